@@ -1,0 +1,27 @@
+"""CosyVoice speech synthesis on a CPU.
+
+    from cosyvoice_cpu import Synthesizer
+    audio = Synthesizer.load("bundle/").speak("Hello.", speaker="anna", seed=0)
+    audio.save("hello.wav")
+
+Importing this package imports neither torch nor onnx.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Audio", "Synthesizer", "__version__"]
+
+if TYPE_CHECKING:
+    from cosyvoice_cpu.synthesis.synthesizer import Audio, Synthesizer
+
+
+def __getattr__(name: str) -> Any:
+    # Deferred: ONNX Runtime takes a second to import, `cosyvoice-cpu --help` should not wait for it.
+    if name in {"Audio", "Synthesizer"}:
+        from cosyvoice_cpu.synthesis import synthesizer
+
+        return getattr(synthesizer, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""`python -m cosyvoice_cpu`."""
+
+from cosyvoice_cpu.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Official checkpoint folders: YAML as data, `.pt` files with weights only, synthetic ones."""

@@ -1,0 +1,1 @@
+"""The embedded demo voice and its recipe."""

@@ -1,0 +1,67 @@
+"""Expected failures, each with the fact and the remedy.
+
+`cli` turns a `CosyVoiceError` into one or two plain lines and its exit code; anything else is a bug
+of ours and keeps its traceback. One class per cause, so that callers of the library can tell them
+apart.
+"""
+
+from __future__ import annotations
+
+
+class CosyVoiceError(Exception):
+    """An expected failure: `what` states the fact with names and values, `hint` the next action."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+class UsageError(CosyVoiceError):
+    """The request itself can't be carried out: contradictory or out-of-range options."""
+
+    exit_code = 2
+
+
+class CheckpointError(CosyVoiceError):
+    """An official checkpoint folder is incomplete, damaged or of another kind."""
+
+
+class BundleError(CosyVoiceError):
+    """A bundle is incomplete, damaged, unsafe or of another version."""
+
+
+class ManifestError(BundleError):
+    """`manifest.json` does not parse strictly or disagrees with the files beside it."""
+
+
+class SpeakerError(CosyVoiceError):
+    """A speaker file is missing, damaged or made with another model."""
+
+
+class AudioError(CosyVoiceError):
+    """An audio file can't be read, or can't serve as a prompt."""
+
+
+class TextError(CosyVoiceError):
+    """A text can't be spoken: empty, not decodable, or with ids outside the model's table."""
+
+
+class ParityError(CosyVoiceError):
+    """An exported graph differs from the torch reference by more than the tolerance."""
+
+
+class SynthesisError(CosyVoiceError):
+    """The models produced no usable speech, or the request exceeds their limits."""
+
+
+class MissingExtraError(CosyVoiceError):
+    """An optional dependency is needed; the hint names the extra to install."""
+
+
+class GateRefusedError(CosyVoiceError):
+    """A quality gate refused the result."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""Parity, quality measures, benchmarks."""

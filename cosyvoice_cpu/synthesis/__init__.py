@@ -1,0 +1,1 @@
+"""Sampling, the flow solver and the pipeline from text to audio. Never imports torch."""
