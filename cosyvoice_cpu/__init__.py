@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    # Deferred: ONNX Runtime takes a second to import, `cosyvoice-cpu --help` should not wait for it.
+    # Deferred: `cosyvoice-cpu --help` should not wait for ONNX Runtime.
     if name in {"Audio", "Synthesizer"}:
         from cosyvoice_cpu.synthesis import synthesizer
 

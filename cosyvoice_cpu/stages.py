@@ -86,7 +86,7 @@ class Stages(Protocol):
         *,
         streaming: bool = False,
     ) -> Floats:
-        """Velocity [B, 80, T] from x, mu, cond [B, 80, T], mask [B, 1, T], t [B], speaker [B, 80]."""
+        """Velocity [B, 80, T]; x, mu, cond [B, 80, T], mask [B, 1, T], t [B], speaker [B, 80]."""
         ...
 
     def tokens_to_mel(

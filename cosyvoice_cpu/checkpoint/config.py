@@ -1,4 +1,4 @@
-"""What a checkpoint's YAML and `config.json` say, as plain data that networks and graphs are built from.
+"""What a checkpoint's YAML and `config.json` say, as data that networks and graphs are built from.
 
 No torch here: exporters, synthetic checkpoints and documents read the same dataclasses.
 Field names follow the official YAML where it has one.

@@ -22,7 +22,7 @@ class SpecialIds:
 class Generation:
     """What one CosyVoice generation is, as data.
 
-    Source: CosyVoice cosyvoice/cli/model.py, cosyvoice/llm/llm.py, cosyvoice/tokenizer/tokenizer.py.
+    Source: CosyVoice cosyvoice/cli/model.py, llm/llm.py and tokenizer/tokenizer.py.
     """
 
     name: str  # as in the manifest: "cosyvoice3"
