@@ -37,6 +37,10 @@ class ManifestError(BundleError):
     """`manifest.json` does not parse strictly or disagrees with the files beside it."""
 
 
+class OutputError(CosyVoiceError):
+    """An output can't be written: no such folder, no permission, full disk."""
+
+
 class SpeakerError(CosyVoiceError):
     """A speaker file is missing, damaged or made with another model."""
 
