@@ -1,1 +1,15 @@
 """The bundle on disk: manifest, digests, safe paths, atomic writing."""
+
+from cosyvoice_cpu.bundle.atomic import folder_lock, write_file_atomically
+from cosyvoice_cpu.bundle.manifest import Manifest, dump_manifest, parse_manifest
+from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
+
+__all__ = [
+    "BundleWriter",
+    "ComponentDraft",
+    "Manifest",
+    "dump_manifest",
+    "folder_lock",
+    "parse_manifest",
+    "write_file_atomically",
+]

@@ -1,0 +1,170 @@
+"""Writing that is whole or absent: beside the target, to the disk, then renamed.
+
+A temporary name is `.NAME.partial-PID-RANDOM`, in the target's own folder because a rename is
+atomic within one file system only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from cosyvoice_cpu.errors import OutputError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def partial_name(name: str) -> str:
+    """A new temporary name beside `name`."""
+    return f".{name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """True for a full disk or quota, also where a native writer reports it in its own words."""
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    return os.strerror(errno.ENOSPC) in str(error)
+
+
+def fsync_file(path: Path) -> None:
+    """Have the content of `path` reach the disk before a rename makes it visible."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def fsync_folder(folder: Path) -> None:
+    """Have the names in `folder` reach the disk. Windows has no such call and needs none."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems can't; the rename is still atomic
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def write_file_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write `content`, or what `content(file)` writes, under the name `path` only when complete.
+
+    An existing file is replaced; a symbolic link stays and its target is replaced; a device or a
+    pipe is written to directly. A failure or an interruption leaves the old file, or none.
+    Raises: OutputError if the folder is missing or closed, `path` is a folder, or the disk is full.
+    """
+    try:
+        target = path.resolve()
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if _takes_bytes_directly(target):
+            with target.open("wb") as file:
+                _write(file, content)
+            return
+        temporary = target.parent / partial_name(target.name)
+        try:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+            with open(handle, "wb") as file:
+                _write(file, content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync_folder(target.parent)
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends without it
+
+
+def _takes_bytes_directly(target: Path) -> bool:
+    try:
+        return not stat.S_ISREG(target.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _write(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> None:
+    if callable(content):
+        content(file)
+    else:
+        file.write(content)
+
+
+def output_error(path: Path, error: OSError) -> OutputError:
+    """The plain words for a failed write to `path`."""
+    if is_disk_full(error):
+        return OutputError(f"{path} can't be written: the disk is full", "free some space")
+    if isinstance(error, IsADirectoryError):
+        return OutputError(f"{path} is a folder", "give the name of a file in it")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return OutputError(
+            f"{path} can't be written: there is no folder {path.parent}", "create the folder first"
+        )
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return OutputError(
+            f"{path} can't be written: {path.parent} is read-only for this user",
+            "choose another place",
+        )
+    return OutputError(f"{path} can't be written ({error.strerror})", "choose another place")
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold `folder` against other writers that take this lock; readers need not.
+
+    For a step such as "refuse if the name exists, then write" in `speakers/`. Waits until the other
+    process is done; the system frees the lock of a process that dies.
+    Raises: OutputError if the folder does not exist or can't be locked.
+    """
+    try:
+        handle = _open_lock(folder)
+    except OSError as error:
+        raise output_error(folder / "*", error) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _open_lock(folder: Path) -> int:
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
+        return handle
+
+    def hold_folder(folder: Path) -> int | None:
+        """Not on Windows: a folder can't be locked there."""
+        return None
+
+else:
+    import fcntl
+
+    def _open_lock(folder: Path) -> int:
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        return handle
+
+    def hold_folder(folder: Path) -> int | None:
+        """A handle whose lock on `folder` lasts until it is closed or the process dies.
+
+        None if another process holds it, or if the file system knows no locks.
+        """
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            return None
+        return handle

@@ -1,0 +1,43 @@
+"""SHA-256 of large files, several at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cosyvoice_cpu.errors import BundleError
+
+_CHUNK = 2**20  # bytes; large enough that hashlib works without the interpreter lock
+_THREADS = min(4, os.cpu_count() or 1)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of `path` in lower-case hex, read in chunks; a symbolic link is not followed.
+
+    Raises: BundleError if the file can't be read.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    try:
+        handle = os.open(path, os.O_RDONLY | _NO_LINK | _BINARY)
+        with open(handle, "rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+    except OSError as error:
+        raise BundleError(
+            f"{path} can't be read ({error.strerror})", "check the file's permissions"
+        ) from error
+    return digest.hexdigest()
+
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def sha256_of_files(paths: Iterable[Path]) -> list[str]:
+    """The SHA-256 of each file, in order; hashing leaves the interpreter lock, so threads help."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(sha256_of, paths))

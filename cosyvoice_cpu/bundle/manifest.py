@@ -1,0 +1,328 @@
+"""`manifest.json`: what a bundle says about itself, parsed strictly.
+
+Every field is required, an unknown one is refused, numbers are checked against their range, and a
+key that appears twice is an error: two readers must never see two different bundles. The records
+below are the format; `docs/bundle.md` explains each field.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+import msgspec
+from msgspec import Meta
+
+from cosyvoice_cpu.bundle.paths import first_clash, unsafe_path
+from cosyvoice_cpu.errors import ManifestError
+
+FORMAT: Final = "cosyvoice-cpu-bundle"
+FORMAT_VERSION: Final = 1
+MANIFEST_NAME: Final = "manifest.json"
+SPEAKERS_FOLDER: Final = "speakers"
+MAX_MANIFEST_BYTES: Final = 16 * 2**20
+
+ComponentName = Literal[
+    "speech_lm",
+    "flow_encoder",
+    "flow_estimator",
+    "vocoder",
+    "speaker_encoder",
+    "speech_tokenizer",
+    "text_tokenizer",
+]
+COMPONENT_NAMES: Final[tuple[ComponentName, ...]] = get_args(ComponentName)
+
+_LARGEST = 2**53  # the largest integer that every JSON reader keeps exact
+Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
+Positive = Annotated[int, Meta(ge=1, le=_LARGEST)]
+Ratio = Annotated[float, Meta(ge=0)]
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+Word = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._+-]*\Z", max_length=100)]
+
+
+class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A JSON object with exactly the fields of its class."""
+
+
+class SourceFile(_Record, frozen=True, kw_only=True):
+    """One file of the checkpoint that the bundle was made from."""
+
+    size: Count  # bytes
+    sha256: Sha256
+
+
+class Source(_Record, frozen=True, kw_only=True):
+    """The checkpoint: its name, and its files by path relative to the checkpoint folder."""
+
+    name: Text
+    files: dict[Text, SourceFile]
+
+
+class Audio(_Record, frozen=True, kw_only=True):
+    """The rates that tie tokens, mel frames and samples together."""
+
+    sample_rate: Positive  # Hz of the output
+    token_rate: Annotated[float, Meta(gt=0)]  # speech tokens per second
+    mel_frames_per_token: Annotated[float, Meta(gt=0)]
+
+
+class Shapes(_Record, frozen=True, kw_only=True):
+    """Which input lengths a component's graphs take.
+
+    static: one graph per size of the ladder, in `unit`; dynamic: any length; none: no length axis.
+    """
+
+    kind: Literal["static", "dynamic", "none"]
+    unit: Literal["mel_frames", "feature_frames", "tokens", "none"]
+    sizes: list[Positive]  # ascending; empty unless static
+
+
+class FileEntry(_Record, frozen=True, kw_only=True):
+    """One file of a component."""
+
+    path: str  # `component/file`, relative to the bundle
+    size: Count  # bytes
+    sha256: Sha256
+
+
+class Component(_Record, frozen=True, kw_only=True):
+    """One part of the pipeline, its files and what was measured when it was made."""
+
+    precision: Word  # "float32", "float16-storage", or what the recipe made
+    engine: Literal["onnxruntime", "numpy", "tokenizers"]
+    recipe: Text | None  # quantization recipe; null for what export wrote
+    shapes: Shapes
+    files: Annotated[list[FileEntry], Meta(min_length=1)]
+    parity: dict[Text, float]  # name of the measure to the measured error
+
+
+class SpeechIds(_Record, frozen=True, kw_only=True):
+    """Special ids as rows of the speech table, V already added. V is `speech_vocabulary`."""
+
+    sos: Count
+    eos: Count
+    task: Count
+    fill: Count
+    stop_first: Count
+    stop_count: Positive  # ids stop_first .. stop_first + stop_count - 1 all stop
+    original_banned: Count  # the one id that the original bans below the minimum length
+
+
+class Sampling(_Record, frozen=True, kw_only=True):
+    """Repetition-aware sampling (CosyVoice cosyvoice/utils/common.py, ras_sampling)."""
+
+    top_p: Annotated[float, Meta(gt=0, le=1)]
+    top_k: Positive
+    win_size: Positive  # tokens
+    tau_r: Ratio
+
+
+class MelSettings(_Record, frozen=True, kw_only=True):
+    """The prompt mel's settings: samples at `audio.sample_rate`, frequencies in Hz."""
+
+    n_fft: Positive
+    hop: Positive
+    win: Positive
+    num_mels: Positive
+    fmin: Ratio
+    fmax: Annotated[float, Meta(gt=0)] | None  # null: half the sample rate
+
+
+class Synthesis(_Record, frozen=True, kw_only=True):
+    """What the run time needs to know of the generation, so that it never asks for its name."""
+
+    speech_vocabulary: Positive  # V: ids 0 .. V - 1 are speech
+    special_ids: SpeechIds
+    silent_tokens: list[Count]
+    silent_run_limit: Count  # tokens kept of a silent run
+    min_token_text_ratio: Ratio  # speech tokens per text id
+    max_token_text_ratio: Ratio
+    sampling: Sampling
+    solver_steps: Positive
+    cfg_rate: Ratio
+    pre_lookahead_tokens: Count
+    chunk_frames: Positive  # mel frames of one block of the streaming mask
+    max_frames: Positive  # mel frames of fixed noise, prompt included
+    harmonic_noise_skip: Count  # 32-bit MT19937 words drawn before the harmonic noise
+    harmonics: Positive  # sine waves of the source, the fundamental included
+    vocoder_lookahead_frames: Count
+    f0_lookahead_frames: Count
+    system_prefix: str
+    end_of_prompt: str
+    mel: MelSettings
+    speaker_embedding_size: Positive
+
+
+class QualityResult(_Record, frozen=True, kw_only=True):
+    """One measure that the quality gate looked at; `value` must be `bound` the `limit`."""
+
+    component: ComponentName | None  # null: the whole pipeline
+    measure: Text  # with its unit, as in "sqnr_db"
+    value: float
+    bound: Literal["at_least", "at_most"]
+    limit: float
+    passed: bool
+
+
+class Quality(_Record, frozen=True, kw_only=True):
+    """What the quality gate found, and whether its refusal was overridden."""
+
+    results: list[QualityResult]
+    forced: bool
+
+
+class Manifest(_Record, frozen=True, kw_only=True):
+    """The whole of `manifest.json`."""
+
+    format: Literal["cosyvoice-cpu-bundle"]
+    format_version: Literal[1]
+    generation: Word
+    created_by: Text
+    source: Source
+    audio: Audio
+    components: dict[ComponentName, Component]
+    synthesis: Synthesis
+    quality: Quality
+
+
+def parse_manifest(text: bytes, path: Path) -> Manifest:
+    """The manifest in `text`, fully checked; `path` only names it in errors.
+
+    Raises: ManifestError naming the file and the field, as in `$.components.vocoder.files[0].size`.
+    """
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise _error(path, f"has {len(text)} bytes, at most {MAX_MANIFEST_BYTES} are read")
+    try:
+        tree = msgspec.json.decode(text)
+        json.loads(text, object_pairs_hook=_refuse_duplicates)
+    except RecursionError as error:
+        raise _error(path, "is nested too deeply") from error
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise _error(path, str(error)) from error
+    _check_version(tree, path)
+    try:
+        manifest = msgspec.convert(tree, Manifest)
+    except msgspec.ValidationError as error:
+        raise _error(path, _with_component_name(str(error), tree)) from error
+    if problem := _first_problem(manifest):
+        raise _error(path, problem)
+    return manifest
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    """The one JSON text of `manifest`: UTF-8, indented, fields in the order of the records.
+
+    Raises: ManifestError if a value is one that `parse_manifest` would refuse.
+    """
+    if place := _first_not_finite(msgspec.to_builtins(manifest), "$"):
+        raise _error(Path(MANIFEST_NAME), f"Expected a finite number - at `{place}`")
+    compact = msgspec.json.encode(manifest, order="deterministic")
+    text = msgspec.json.format(compact, indent=2) + b"\n"
+    parse_manifest(text, Path(MANIFEST_NAME))
+    return text
+
+
+def _error(path: Path, problem: str) -> ManifestError:
+    return ManifestError(
+        f"{path}: {problem}", "copy the bundle again, or rebuild it with `cosyvoice-cpu export`"
+    )
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key `{twice}` appears twice in one object")
+    return members
+
+
+def _check_version(tree: Any, path: Path) -> None:
+    """Tell a newer format from a broken one before the fields are looked at."""
+    if not isinstance(tree, dict) or tree.get("format") != FORMAT:
+        raise _error(path, f"is not a bundle's manifest (`format` is not {FORMAT!r})")
+    version = tree.get("format_version")
+    if type(version) is int and version > FORMAT_VERSION:
+        raise ManifestError(
+            f"{path}: format_version is {version}, this cosyvoice-cpu reads {FORMAT_VERSION}",
+            "update cosyvoice-cpu",
+        )
+
+
+def _with_component_name(message: str, tree: dict[str, Any]) -> str:
+    """msgspec writes `$.components[...]`; say which component it was."""
+    if "`$.components[...]" not in message:
+        return message
+    for name, component in tree["components"].items():
+        try:
+            msgspec.convert(component, Component)
+        except msgspec.ValidationError:
+            return message.replace("$.components[...]", f"$.components.{name}", 1)
+    return message
+
+
+def _first_not_finite(value: Any, place: str) -> str | None:
+    members: list[tuple[str, Any]] = []
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place
+    if isinstance(value, dict):
+        members = [(f"{place}.{key}", member) for key, member in value.items()]
+    elif isinstance(value, list):
+        members = [(f"{place}[{index}]", member) for index, member in enumerate(value)]
+    found = (_first_not_finite(member, inner) for inner, member in members)
+    return next((inner for inner in found if inner), None)
+
+
+def _first_problem(manifest: Manifest) -> str | None:
+    """What the types can't express: values that must agree with each other."""
+    return _files_problem(manifest) or _shapes_problem(manifest) or _ids_problem(manifest.synthesis)
+
+
+def _files_problem(manifest: Manifest) -> str | None:
+    for name, component in manifest.components.items():
+        for index, entry in enumerate(component.files):
+            if reason := unsafe_path(entry.path, name):
+                place = f"$.components.{name}.files[{index}].path"
+                return f"the path {entry.path!r} {reason} - at `{place}`"
+    entries = [entry.path for part in manifest.components.values() for entry in part.files]
+    if clash := first_clash(entries):
+        return f"the paths {clash[0]!r} and {clash[1]!r} name the same file on some systems"
+    return None
+
+
+def _shapes_problem(manifest: Manifest) -> str | None:
+    for name, component in manifest.components.items():
+        shapes, place = component.shapes, f"$.components.{name}.shapes"
+        if (shapes.kind == "static") != bool(shapes.sizes):
+            return f"sizes are given if and only if kind is `static` - at `{place}`"
+        if sorted(set(shapes.sizes)) != shapes.sizes:
+            return f"sizes are not ascending - at `{place}.sizes`"
+        if (shapes.kind == "none") != (shapes.unit == "none"):
+            return f"unit is `none` if and only if kind is `none` - at `{place}.unit`"
+    return None
+
+
+def _ids_problem(synthesis: Synthesis) -> str | None:
+    vocabulary, ids = synthesis.speech_vocabulary, synthesis.special_ids
+    for field in ids.__struct_fields__:
+        if field != "stop_count" and getattr(ids, field) < vocabulary:
+            return (
+                f"{getattr(ids, field)} is a speech id (below speech_vocabulary {vocabulary})"
+                f" - at `$.synthesis.special_ids.{field}`"
+            )
+    for index, token in enumerate(synthesis.silent_tokens):
+        if token >= vocabulary:
+            place = f"$.synthesis.silent_tokens[{index}]"
+            return f"{token} is not a speech id (speech_vocabulary is {vocabulary}) - at `{place}`"
+    if synthesis.max_token_text_ratio < synthesis.min_token_text_ratio:
+        return "the maximum is below min_token_text_ratio - at `$.synthesis.max_token_text_ratio`"
+    mel = synthesis.mel
+    if mel.fmax is not None and mel.fmax <= mel.fmin:
+        return "fmax is not above fmin - at `$.synthesis.mel.fmax`"
+    if mel.win > mel.n_fft:
+        return "the window is longer than n_fft - at `$.synthesis.mel.win`"
+    return None
