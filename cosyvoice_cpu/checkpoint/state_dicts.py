@@ -1,0 +1,139 @@
+"""`.pt` files as checked tensors: weights only, nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cosyvoice_cpu.errors import CheckpointError, MissingExtraError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_SHOWN = 3  # keys listed in an error before "and so many more"
+_HINT = "download the file again from the official model folder"
+
+
+def load_tensors(
+    path: Path,
+    expected: dict[str, tuple[int, ...]],
+    skipped: dict[str, str],
+    *,
+    drop: str = "",
+) -> dict[str, Tensor]:
+    """The tensors of a flat state dict at `path`, exactly the `expected` keys and shapes.
+
+    `skipped` maps patterns of keys that are left out to the reason; `drop` is removed from every
+    key wherever it occurs. The file is mapped into memory, so float32 tensors cost no memory until
+    read; float16, bfloat16 and float64 ones are converted to float32 here.
+    Raises CheckpointError naming file and keys: not a torch zip file, damaged, holding anything but
+    tensors, missing, unexpected or wrongly shaped keys. Raises MissingExtraError without torch.
+    """
+    state = _load(path)
+    tensors: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = key.replace(drop, "") if drop else key
+        if any(re.fullmatch(pattern, name) for pattern in skipped):
+            continue
+        if name in tensors:
+            raise CheckpointError(f"{path} holds {name} twice, once under {key}", _HINT)
+        tensors[name] = value
+    _check_keys(path, tensors, expected)
+    return {name: _as_float32(path, name, tensors[name]) for name in expected}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError(
+            "reading a checkpoint needs PyTorch", 'pip install "cosyvoice-cpu[export]"'
+        ) from None
+    _check_container(path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror or error}", _HINT) from None
+    except Exception as error:  # damaged data surfaces as nearly any exception type
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is no intact weights file: {reason:.200}", _HINT) from None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict", _HINT)
+    for key in state:
+        if not isinstance(key, str):
+            raise CheckpointError(f"{path} has the key {key!r:.60}, which is not text", _HINT)
+    return state
+
+
+def _check_container(path: Path) -> None:
+    """Tells a torch zip file from what else is found under its name."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"{path} can't be read: {error.strerror}", _HINT) from None
+    if head.startswith(b"PK\x03\x04"):
+        return
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        found = "a safetensors file under another name"
+    elif head.startswith(b"\x80"):
+        found = "a bare pickle (PyTorch before 1.6), which can't be read safely"
+    else:
+        found = "not a PyTorch file"
+    raise CheckpointError(f"{path} is {found}", _HINT)
+
+
+def _check_keys(path: Path, tensors: dict[str, Any], expected: dict[str, tuple[int, ...]]) -> None:
+    from torch import Tensor
+
+    old_norm = [key for key in tensors if key.endswith((".weight_g", ".weight_v"))]
+    if old_norm:
+        raise CheckpointError(
+            f"{path} stores weight norm the old way: {_listed(old_norm)}",
+            "save it again with torch.nn.utils.parametrizations.weight_norm, as the official files",
+        )
+    problems = []
+    missing = [key for key in expected if key not in tensors]
+    if missing:
+        problems.append(f"missing {_listed(missing)}")
+    unexpected = [key for key in tensors if key not in expected]
+    if unexpected:
+        problems.append(f"unexpected {_listed(unexpected)}")
+    known = {key: value for key, value in tensors.items() if key in expected}
+    strange = [key for key, value in known.items() if not isinstance(value, Tensor)]
+    if strange:
+        problems.append(f"no tensor under {_listed(strange)}")
+    wrong = [
+        f"{key} {list(value.shape)}, expected {list(expected[key])}"
+        for key, value in known.items()
+        if isinstance(value, Tensor) and tuple(value.shape) != expected[key]
+    ]
+    if wrong:
+        problems.append(f"wrong shape: {_listed(wrong)}")
+    if problems:
+        raise CheckpointError(
+            f"{path} does not fit its configuration: {'; '.join(problems)}",
+            "take weights, YAML and CosyVoice-BlankEN/config.json from the same official folder",
+        )
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    more = len(names) - _SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
+    import torch
+
+    dense = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
+    if not dense or tensor.dtype not in (
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.float64,
+    ):
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(f"{path}: {name} is stored as {kind}, not as dense floats", _HINT)
+    return tensor.detach().to(torch.float32)
