@@ -1,0 +1,7 @@
+"""What stands before the networks: audio features, text ids, sentences, speakers. No torch."""
+
+from cosyvoice_cpu.frontend.fbank import kaldi_fbank
+from cosyvoice_cpu.frontend.mel import mel_spectrogram, whisper_log_mel
+from cosyvoice_cpu.frontend.resampling import resample
+
+__all__ = ["kaldi_fbank", "mel_spectrogram", "resample", "whisper_log_mel"]
