@@ -1,0 +1,42 @@
+"""f0 in Hz from a log-mel, one value per mel frame (50 Hz).
+
+The original runs this network in float64 whatever the rest does: the excitation multiplies an f0
+error by up to 1.1 rad per Hz and frame, and adds it up over the utterance. Loaded weights are
+float64 here too; `.float()` gives the float32 network, a freshly built one is float32.
+Source: CosyVoice cosyvoice/hifigan/f0_predictor.py, CausalConvRNNF0Predictor.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosyvoice_cpu.checkpoint.config import VocoderConfig
+
+LOOKAHEAD_FRAMES = 3  # of the first convolution
+_CONVOLUTIONS = 5
+
+
+class F0Predictor(nn.Module):
+    """Five convolutions and a linear layer. T mel frames."""
+
+    def __init__(self, config: VocoderConfig) -> None:
+        super().__init__()
+        width = config.f0_channels
+        ahead = nn.Conv1d(config.in_channels, width, kernel_size=LOOKAHEAD_FRAMES + 1)
+        back = [nn.Conv1d(width, width, kernel_size=3) for _ in range(_CONVOLUTIONS - 1)]
+        self.convs = nn.ModuleList([ahead, *back])
+        self.classifier = nn.Linear(width, 1)
+
+    def forward(self, mel: Tensor, *, finalize: bool = True) -> Tensor:
+        """f0 [B, T] in Hz, of the weights' dtype, from log-mel [B, 80, T].
+
+        Without `finalize` the last three frames are context only: [B, T - 3].
+        """
+        h = mel.to(self.classifier.weight.dtype)
+        if finalize:
+            h = F.pad(h, (0, LOOKAHEAD_FRAMES))
+        for index, conv in enumerate(self.convs):
+            h = F.elu(conv(h if index == 0 else F.pad(h, (2, 0))))
+        f0: Tensor = self.classifier(h.transpose(1, 2))  # [B, T, 1]
+        return f0.squeeze(2).abs()
