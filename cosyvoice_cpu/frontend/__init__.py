@@ -3,5 +3,6 @@
 from cosyvoice_cpu.frontend.fbank import kaldi_fbank
 from cosyvoice_cpu.frontend.mel import mel_spectrogram, whisper_log_mel
 from cosyvoice_cpu.frontend.resampling import resample
+from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 
-__all__ = ["kaldi_fbank", "mel_spectrogram", "resample", "whisper_log_mel"]
+__all__ = ["TextTokenizer", "kaldi_fbank", "mel_spectrogram", "resample", "whisper_log_mel"]
