@@ -64,7 +64,7 @@ class Checkpoint:
         """Official key to float32 tensor of `part`: "speech_lm", "flow" or "vocoder".
 
         Vocoder keys are without `generator.`; weight norm stays in two tensors as stored. float32
-        tensors are read-only views of the file until touched; half precision is converted here.
+        tensors are views of the file, read when touched; half precision is converted here.
         Raises CheckpointError naming the file and the keys that don't fit, ValueError for an
         unknown part, MissingExtraError without torch.
         """

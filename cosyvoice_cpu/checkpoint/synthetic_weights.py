@@ -1,0 +1,138 @@
+"""Random weights that keep a network's activations in the range that trained ones have.
+
+A rule per kind of tensor: standard deviation `gain / sqrt(fan_in)` keeps a layer's output at `gain`
+times its input; residual branches get less, so that depth does not add up. Each tensor has its own
+random stream, seeded from the key's name: sizes and order of other tensors don't matter to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import TYPE_CHECKING
+
+from cosyvoice_cpu.checkpoint.config import CheckpointConfig
+from cosyvoice_cpu.checkpoint.cosyvoice3 import expected_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_STOP_SCORE = -100.0  # weight of the stop ids on the constant channel, which stays near 1
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Normal values of `mean` and `std`; with `by_fan_in` the `std` is a gain per layer."""
+
+    pattern: str
+    std: float
+    mean: float = 0.0
+    by_fan_in: bool = False
+
+
+def _rules(*rows: tuple[str, float, float] | tuple[str, float]) -> tuple[Rule, ...]:
+    """Rows of (pattern, gain) for weights and (pattern, std, mean) for everything else."""
+    return tuple(
+        Rule(row[0], row[1], by_fan_in=True) if len(row) == 2 else Rule(row[0], row[1], row[2])
+        for row in rows
+    )
+
+
+# The first pattern that fits a key's whole name is taken.
+_SPEECH_LM = _rules(
+    (r".*(embed_tokens|speech_embedding)\.weight", 1.0, 0.0),
+    (r".*norm\.weight", 0.1, 1.0),
+    (r".*(o_proj|down_proj)\.weight", 0.4),
+    (r"llm_decoder\.weight", 3.0),  # as peaked as trained logits: the best id near 0.1
+    (r".*\.weight", 1.0),
+    (r".*\.bias", 0.1, 0.0),
+)
+_FLOW = _rules(
+    (r"input_embedding\.weight", 1.0, 0.0),
+    (r"spk_embed_affine_layer\.weight", 1.0, 0.0),  # its input has length 1
+    (r".*time_mlp\.\d\.weight", 1.4),
+    (r".*input_embed\.proj\.weight", 0.7),  # the prompt's log-mel is far from zero
+    (r".*(attn_norm|norm_out)\.linear\.weight", 0.5),
+    (r".*proj_out\.weight", 0.8),
+    (r".*\.weight", 1.0),
+    (r".*\.bias", 0.1, 0.0),
+)
+_VOCODER = _rules(
+    (r"m_source\.l_linear\.weight", 1.5, 0.0),
+    (r"(conv_pre|f0_predictor\.condnet\.0)\.parametrizations\.weight\.original0", 0.03, 0.3),
+    (r"conv_post\.parametrizations\.weight\.original0", 0.05, 0.5),
+    (r"(ups|f0_predictor\.condnet)\.\d\.parametrizations\.weight\.original0", 0.1, 1.3),
+    (r".*convs2\.\d\.parametrizations\.weight\.original0", 0.04, 0.4),  # residual branch
+    (r".*\.original0", 0.1, 1.0),
+    (r".*\.alpha", 0.15, 1.0),
+    (r"f0_predictor\.classifier\.bias", 0.0, 200.0),  # Hz
+    (r"f0_predictor\.classifier\.weight", 40.0),  # Hz
+    (r".*\.(weight|original1)", 1.0),
+    (r".*\.bias", 0.05, 0.0),
+)
+
+
+def speech_lm_state(config: CheckpointConfig, seed: int) -> dict[str, Tensor]:
+    """`llm.pt`, the tied `lm_head` included.
+
+    Channel 0 of every position is the constant 1: all embeddings hold it and nothing adds to it, so
+    it is positive after the last norm. On it the stop ids get a score that no sampler draws.
+    """
+    lm = config.speech_lm
+    state = _draw("speech_lm", config, seed, _SPEECH_LM)
+    for table in ("llm.model.model.embed_tokens.weight", "speech_embedding.weight"):
+        state[table][:, 0] = 1.0
+    for key, tensor in state.items():
+        if key.endswith(("o_proj.weight", "down_proj.weight")):
+            tensor[0] = 0.0
+    state["llm.model.model.norm.weight"][0] = 1.0
+    state["llm_decoder.weight"][: lm.speech_token_size, 0] = 0.0
+    state["llm_decoder.weight"][lm.speech_token_size :, 0] = _STOP_SCORE
+    state["llm.model.lm_head.weight"] = state["llm.model.model.embed_tokens.weight"]
+    return state
+
+
+def flow_state(config: CheckpointConfig, seed: int) -> dict[str, Tensor]:
+    """`flow.pt`, the rotary frequencies included. The velocity pulls towards a speech-like tilt."""
+    import torch
+
+    state = _draw("flow", config, seed, _FLOW)
+    mel_bins = config.flow.output_size
+    state["decoder.estimator.proj_out.bias"] = torch.linspace(-3.0, -8.0, mel_bins)  # log-mel
+    width = config.flow.estimator.dim_head
+    frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
+    state["decoder.estimator.rotary_embed.inv_freq"] = frequencies
+    return state
+
+
+def vocoder_state(config: CheckpointConfig, seed: int) -> dict[str, Tensor]:
+    """`hift.pt`. The last bias sets the loudness; its first entry keeps the mean near zero."""
+    state = _draw("vocoder", config, seed, _VOCODER)
+    bins = config.vocoder.istft_n_fft // 2 + 1
+    state["conv_post.bias"][:bins] -= 1.0
+    state["conv_post.bias"][0] -= 3.0
+    return state
+
+
+def _draw(
+    part: str, config: CheckpointConfig, seed: int, rules: tuple[Rule, ...]
+) -> dict[str, Tensor]:
+    return {
+        key: _tensor(f"{seed} {part} {key}", shape, _rule_for(key, rules))
+        for key, shape in expected_tensors(config)[part].items()
+    }
+
+
+def _rule_for(key: str, rules: tuple[Rule, ...]) -> Rule:
+    return next(rule for rule in rules if re.fullmatch(rule.pattern, key))
+
+
+def _tensor(stream: str, shape: tuple[int, ...], rule: Rule) -> Tensor:
+    import torch
+
+    stream_seed = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little") >> 1
+    generator = torch.Generator().manual_seed(stream_seed)
+    std = rule.std / sqrt(prod(shape[1:])) if rule.by_fan_in else rule.std
+    return torch.empty(shape).normal_(rule.mean, std, generator=generator)
