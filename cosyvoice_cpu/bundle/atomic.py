@@ -159,9 +159,12 @@ else:
     def hold_folder(folder: Path) -> int | None:
         """A handle whose lock on `folder` lasts until it is closed or the process dies.
 
-        None if another process holds it, or if the file system knows no locks.
+        None if another process holds it, it can't be opened, or its file system knows no locks.
         """
-        handle = os.open(folder, os.O_RDONLY)
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except OSError:
+            return None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

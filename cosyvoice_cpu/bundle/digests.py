@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cosyvoice_cpu.bundle.paths import READ_ONLY
 from cosyvoice_cpu.errors import BundleError
 
 _CHUNK = 2**20  # bytes; large enough that hashlib works without the interpreter lock
@@ -22,8 +23,7 @@ def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     try:
-        handle = os.open(path, os.O_RDONLY | _NO_LINK | _BINARY)
-        with open(handle, "rb", buffering=0) as file:
+        with open(os.open(path, READ_ONLY), "rb", buffering=0) as file:
             while count := file.readinto(buffer):
                 digest.update(buffer[:count])
     except OSError as error:
@@ -31,10 +31,6 @@ def sha256_of(path: Path) -> str:
             f"{path} can't be read ({error.strerror})", "check the file's permissions"
         ) from error
     return digest.hexdigest()
-
-
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-_BINARY = getattr(os, "O_BINARY", 0)
 
 
 def sha256_of_files(paths: Iterable[Path]) -> list[str]:

@@ -22,9 +22,9 @@ _DEVICE_NAMES = frozenset(
     + [f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789¹²³"]
 )
 _FORBIDDEN_CHARACTERS = re.compile(r'[<>:"|?*\\]')  # Windows: drives, streams, wild cards, UNC
-_LONGEST_PART = (
-    200  # bytes; file systems stop at 255, and temporary names are longer than final ones
-)
+# Flags of os.open for reading a bundle's file: a link is not followed, Windows translates nothing.
+READ_ONLY = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+_LONGEST_PART = 200  # bytes; file systems stop at 255 and temporary names are longer
 
 
 def unsafe_part(name: str) -> str | None:
@@ -96,11 +96,11 @@ def check_folder(folder: Path) -> None:
         raise BundleError(f"{folder} is not a folder", "copy the bundle again")
 
 
-def check_file(path: Path, size: int) -> os.stat_result:
+def check_file(path: Path, size: int | None = None) -> os.stat_result:
     """The status of `path`, not following links.
 
-    Raises: BundleError unless it is a regular file of `size` bytes with one name only. A hard link
-    is refused because it may be the second name of a file outside the bundle.
+    Raises: BundleError unless it is a regular file with one name only, and of `size` bytes if that
+    is given. A hard link is refused as it may be the second name of a file outside the bundle.
     """
     try:
         status = path.lstat()
@@ -112,12 +112,12 @@ def check_file(path: Path, size: int) -> os.stat_result:
         )
     if not stat.S_ISREG(status.st_mode):
         raise BundleError(f"{path} is not a regular file", "copy the bundle again")
-    if status.st_nlink != 1:
+    if status.st_nlink > 1:
         raise BundleError(
             f"{path} is a hard link (the file has {status.st_nlink} names)",
             "copy the bundle with its files duplicated (cp -r)",
         )
-    if status.st_size != size:
+    if size is not None and status.st_size != size:
         raise BundleError(
             f"{path} has {status.st_size} bytes, expected {size}",
             "copy the bundle again, or rebuild it with `cosyvoice-cpu export`",

@@ -10,10 +10,7 @@ can't be caught leaves it; the next writer of the same output removes it.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import secrets
 import shutil
 import signal
 import threading
@@ -32,6 +29,7 @@ from cosyvoice_cpu.bundle.atomic import (
     partial_name,
 )
 from cosyvoice_cpu.bundle.digests import sha256_of_files
+from cosyvoice_cpu.bundle.leftovers import clean_up_after_the_dead, replaced_name
 from cosyvoice_cpu.bundle.manifest import (
     COMPONENT_NAMES,
     FORMAT,
@@ -50,6 +48,7 @@ from cosyvoice_cpu.bundle.manifest import (
     dump_manifest,
 )
 from cosyvoice_cpu.bundle.paths import unsafe_path
+from cosyvoice_cpu.bundle.reader import check_structure
 from cosyvoice_cpu.errors import BundleError
 
 Engine = Literal["onnxruntime", "numpy", "tokenizers"]
@@ -129,7 +128,8 @@ class BundleWriter:
         """Hash every file, write the manifest, and rename the bundle into place.
 
         Raises: BundleError if a file stands outside the given components, a component has no file,
-        or the disk is full; ManifestError if a value is outside its range.
+        a graph refers to a file outside its folder, or the disk is full; ManifestError if a value
+        is outside its range.
         """
         manifest = Manifest(
             format=FORMAT,
@@ -148,6 +148,7 @@ class BundleWriter:
         )
         self._refuse_strangers(manifest)
         (self._partial / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
+        check_structure(self._partial, manifest)
         self._flush()
         self._rename_into_place()
         return manifest
@@ -187,7 +188,7 @@ class BundleWriter:
 
     def _rename_into_place(self) -> None:
         """Put the new bundle under its name; an old one is out of the way for two renames only."""
-        aside = self._target.parent / _replaced_name(self._target.name)
+        aside = self._target.parent / replaced_name(self._target.name)
         replaces = self._target.exists()
         if replaces:
             os.rename(self._target, aside)
@@ -203,7 +204,7 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         try:
-            _clean_up_after_the_dead(self._target)
+            clean_up_after_the_dead(self._target)
             self._check_target()
             self._partial.mkdir()
         except OSError as error:
@@ -274,45 +275,6 @@ class BundleWriter:
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
-
-
-def _replaced_name(name: str) -> str:
-    return f".{name}.replaced-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def _clean_up_after_the_dead(target: Path) -> None:
-    """Remove what killed writers of `target` left; bring back a bundle caught between two renames.
-
-    A folder counts as left over when its process is gone and nobody holds its lock: process numbers
-    alone would mislead where containers share the folder.
-    """
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.(partial|replaced)-(\d+)-[0-9a-f]{{8}}")
-    if not target.parent.is_dir():
-        return
-    for path in sorted(target.parent.iterdir()):
-        match = pattern.fullmatch(path.name)
-        if not match or path.is_symlink() or _is_alive(int(match[2])):
-            continue
-        hold = hold_folder(path) if path.is_dir() else None
-        if hold is None:
-            continue
-        if match[1] == "replaced" and not target.exists():
-            os.rename(path, target)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-        os.close(hold)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process has this number; on Windows, where asking would signal it, always True."""
-    if os.name == "nt":
-        return True
-    with contextlib.suppress(PermissionError):  # it exists and belongs to someone else
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-    return True
 
 
 def _is_bundle(folder: Path) -> bool:

@@ -1,0 +1,55 @@
+"""What a writer leaves when it is killed, and how the next writer of the same bundle tidies up.
+
+`.NAME.partial-PID-RANDOM` is an unfinished bundle; `.NAME.replaced-PID-RANDOM` is the old one,
+moved aside for the moment in which the new one takes its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+from cosyvoice_cpu.bundle.atomic import hold_folder
+
+
+def replaced_name(name: str) -> str:
+    return f".{name}.replaced-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def clean_up_after_the_dead(target: Path) -> None:
+    """Remove what killed writers of `target` left; bring back a bundle caught between two renames.
+
+    A folder counts as left over when its process is gone and nobody holds its lock: process numbers
+    alone would mislead where containers share the folder.
+    """
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(partial|replaced)-(\d+)-[0-9a-f]{{8}}")
+    if not target.parent.is_dir():
+        return
+    for path in sorted(target.parent.iterdir()):
+        match = pattern.fullmatch(path.name)
+        if not match or path.is_symlink() or _is_alive(int(match[2])):
+            continue
+        hold = hold_folder(path) if path.is_dir() else None
+        if hold is None:
+            continue
+        if match[1] == "replaced" and not target.exists():
+            os.rename(path, target)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        os.close(hold)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process has this number; on Windows, where asking would signal it, always True."""
+    if os.name == "nt":
+        return True
+    with contextlib.suppress(PermissionError):  # it exists and belongs to someone else
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+    return True
