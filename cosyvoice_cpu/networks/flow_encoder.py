@@ -45,7 +45,8 @@ class PreLookahead(nn.Module):
         h = torch.cat([x, context], dim=1).transpose(1, 2)  # [B, C, N + tokens ahead]
         h = F.leaky_relu(self.ahead(h), 0.01)  # [B, inner, N]
         h = self.back(F.pad(h, (2, 0)))  # [B, C, N]
-        return x + h.transpose(1, 2)
+        out: Tensor = x + h.transpose(1, 2)
+        return out
 
 
 class FlowEncoder(nn.Module):

@@ -112,7 +112,7 @@ class Attention(nn.Module):
         return out.masked_fill(~mask[:, :, None], 0)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class Block(nn.Module):

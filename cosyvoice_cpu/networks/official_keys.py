@@ -1,8 +1,8 @@
 """Between our module names and the tensor names of the official checkpoint files.
 
-Each network states its naming once, as a table of prefixes (`#` stands for a number). Loading is
-strict in both directions: a tensor that is missing, left over or of another shape is an error that
-names it, because a silently skipped weight is heard and not seen.
+Each network states its naming once, as a table of prefixes (`#` stands for a number, at most one in
+a prefix). Loading is strict in both directions: a tensor that is missing, left over or of another
+shape is an error that names it, because a silently skipped weight is heard and not seen.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ class KeyTable:
         for our_prefix, official_prefix in self.prefixes:
             pattern = re.escape(our_prefix).replace(r"\#", r"(\d+)")
             if match := re.match(pattern, ours):
-                numbers = iter(match.groups())
-                head = re.sub("#", lambda _, n=numbers: next(n), official_prefix)
-                return head + ours[match.end() :]
+                return match.expand(official_prefix.replace("#", r"\1")) + ours[match.end() :]
         raise KeyError(ours)
 
 
@@ -45,8 +43,8 @@ def load_official(module: nn.Module, table: KeyTable, tensors: Mapping[str, Tens
     """
     own = module.state_dict()
     names = {table.official(ours): ours for ours in own}
-    _refuse(table, "lacks", names.keys() - tensors.keys())
-    _refuse(table, "holds unknown", tensors.keys() - names.keys())
+    _refuse(table, "tensors are missing", names.keys() - tensors.keys())
+    _refuse(table, "tensors are not the network's", tensors.keys() - names.keys())
     state: dict[str, Tensor] = {}
     for official, ours in names.items():
         tensor, expected = tensors[official], own[ours]
@@ -68,6 +66,7 @@ def to_official(module: nn.Module, table: KeyTable) -> dict[str, Tensor]:
 def _refuse(table: KeyTable, fault: str, names: set[str]) -> None:
     if not names:
         return
-    shown = ", ".join(sorted(names)[:3]) + (", ..." if len(names) > 3 else "")
-    count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
-    raise CheckpointError(f"{table.network}: the checkpoint {fault} {count}: {shown}", _HINT)
+    shown = ", ".join(sorted(names)[:3])
+    if len(names) > 3:
+        shown += f" and {len(names) - 3} more"
+    raise CheckpointError(f"{table.network}: {fault}: {shown}", _HINT)

@@ -170,15 +170,6 @@ class Vocoder(nn.Module):
             waveform = waveform[:, : -config.samples_per_frame]
         return waveform.clamp(-config.audio_limit, config.audio_limit)
 
-    def synthesize(self, mel: Tensor, noise: Tensor, *, finalize: bool = True) -> Tensor:
-        """Waveform [B, T * 480], or [B, (T - 8) * 480] without `finalize`, from mel [B, 80, T].
-
-        f0, excitation with `noise` (see Excitation.forward) and generator in one call.
-        """
-        f0 = self.f0_predictor(mel, finalize=finalize).float()
-        source = self.excitation(f0, noise)
-        return self(mel[:, :, : f0.shape[1]], source, finalize=finalize)  # type: ignore[no-any-return]
-
     def _upsample(self, x: Tensor, spectrum: Tensor) -> Tensor:
         """Mel frames [B, C, T] to spectrogram frames [B, C / 8, T * 120 + 1]."""
         last = len(self.ups) - 1

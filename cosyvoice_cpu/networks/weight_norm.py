@@ -56,4 +56,4 @@ def unfold_weight_norm(
 
 
 def _channel_norm(weight: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(weight, dim=(1, 2), keepdim=True)  # [out, 1, 1]
+    return weight.square().sum(dim=(1, 2), keepdim=True).sqrt()  # [out, 1, 1]
