@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_stages import GENERATION, VOCABULARY, random_lm
 
 from cosyvoice_cpu.errors import TextError, UsageError
-from cosyvoice_cpu.generations import generation_named
 from cosyvoice_cpu.synthesis.decoding import DecodingRules, generate
 from cosyvoice_cpu.synthesis.silence import shorten_silence
 from cosyvoice_cpu.synthesis.solver import solve, solver_times, time_grid
 
 REFERENCE = np.load(Path(__file__).parent / "data" / "synthesis_reference.npz")
-GENERATION = generation_named("cosyvoice3")
-VOCABULARY = 40
 RULES = DecodingRules.of(GENERATION, VOCABULARY)
-
-
-@dataclass
-class TableLM:
-    """A speech LM whose logits depend on the last token only: a Markov chain in a table."""
-
-    table: np.ndarray  # [rows + 1, rows]; the last row starts the utterance
-    read: list[int] = field(default_factory=list)
-    prompt: tuple[Sequence[int], Sequence[int], Sequence[int]] | None = None
-
-    def prefill(self, text_ids, prompt_text_ids, prompt_speech_ids):
-        self.prompt = (text_ids, prompt_text_ids, prompt_speech_ids)
-        return self.table[-1]
-
-    def step(self, token_id):
-        self.read.append(token_id)
-        return self.table[token_id]
-
-
-def random_lm(seed: int, stop_bias: float = 0.0) -> TableLM:
-    rows = VOCABULARY + 200
-    table = np.random.default_rng(seed).normal(0, 2, (rows + 1, rows)).astype(np.float32)
-    table[:, VOCABULARY:] += np.float32(stop_bias)
-    return TableLM(table)
 
 
 @given(

@@ -1,0 +1,71 @@
+"""Telling speech from an utterance that got lost, and the seeds for trying again.
+
+A speech LM sometimes loops, falls silent or never stops. The original takes what comes; here the
+pipeline looks at the tokens, tries again with another seed derived from the user's, and says so.
+The bounds are far from anything that speech does, so that good audio is never made twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_RETRIES = 2
+MIN_TOKENS_PER_TEXT_ID = 1.0  # 40 ms; ordinary speech has 4 to 10 tokens for each text id
+LONGEST_SILENCE = 100  # tokens: 4 s
+LONGEST_LOOP_PERIOD = 75  # tokens: 3 s
+SHORTEST_LOOP = 50  # tokens repeated exactly: 2 s
+
+
+@dataclass(frozen=True, order=True)
+class Trouble:
+    """What is wrong with an attempt; the larger `severity`, the less there is to use."""
+
+    severity: int
+    fact: str
+
+
+def find_trouble(
+    tokens: Sequence[int], *, text_ids: int, max_tokens: int, silent: Collection[int] = ()
+) -> Trouble | None:
+    """What is wrong with `tokens`, spoken for `text_ids` ids of text; None for plausible speech.
+
+    `tokens` is what the speech LM made, before silence is shortened; `max_tokens` the limit it was
+    given, which only an utterance that did not stop reaches.
+    """
+    if not tokens:
+        return Trouble(5, "no speech tokens")
+    is_silent = np.isin(np.asarray(tokens), list(silent))
+    if is_silent.all() and len(tokens) > 1:
+        return Trouble(4, f"{len(tokens)} speech tokens of silence only")
+    if period := _loop_period(np.asarray(tokens), is_silent):
+        return Trouble(3, f"{period} speech tokens repeated over and over")
+    if (silence := _longest_run(is_silent)) > LONGEST_SILENCE:
+        return Trouble(2, f"a silence of {silence} speech tokens")
+    if len(tokens) >= max_tokens:
+        return Trouble(2, f"no end within {max_tokens} speech tokens")
+    if len(tokens) < text_ids * MIN_TOKENS_PER_TEXT_ID:
+        return Trouble(1, f"only {len(tokens)} speech tokens for {text_ids} text ids")
+    return None
+
+
+def attempt_seed(seed: int, sentence: int, retry: int) -> int:
+    """The seed of one attempt at one sentence: the same in every run, unrelated to the others."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(sentence, retry))
+    return int(sequence.generate_state(1, np.uint64)[0])
+
+
+def _loop_period(tokens: np.ndarray, is_silent: np.ndarray) -> int:
+    """The shortest period that repeats exactly for long enough, silence aside; 0 for none."""
+    for period in range(1, min(LONGEST_LOOP_PERIOD, len(tokens) // 2) + 1):
+        repeats = (tokens[period:] == tokens[:-period]) & ~is_silent[period:]
+        if _longest_run(repeats) >= max(2 * period, SHORTEST_LOOP):
+            return period
+    return 0
+
+
+def _longest_run(flags: np.ndarray) -> int:
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], flags, [False])).astype(np.int8)))
+    return int((edges[1::2] - edges[::2]).max(initial=0))
