@@ -188,6 +188,7 @@ class BundleWriter:
 
     def _rename_into_place(self) -> None:
         """Put the new bundle under its name; an old one is out of the way for two renames only."""
+        self._check_target()  # another writer may have been faster
         aside = self._target.parent / replaced_name(self._target.name)
         replaces = self._target.exists()
         if replaces:
@@ -206,6 +207,7 @@ class BundleWriter:
         try:
             clean_up_after_the_dead(self._target)
             self._check_target()
+            self._check_space()
             self._partial.mkdir()
         except OSError as error:
             raise BundleError(
@@ -229,6 +231,8 @@ class BundleWriter:
                     f"{self.output} exists and is not a bundle, so it is not overwritten",
                     "give another name, or remove it yourself",
                 )
+
+    def _check_space(self) -> None:
         free = shutil.disk_usage(self._target.parent).free
         if free < self._needed_bytes:
             raise BundleError(
