@@ -3,6 +3,14 @@
 from cosyvoice_cpu.frontend.fbank import kaldi_fbank
 from cosyvoice_cpu.frontend.mel import mel_spectrogram, whisper_log_mel
 from cosyvoice_cpu.frontend.resampling import resample
+from cosyvoice_cpu.frontend.sentences import split_sentences
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 
-__all__ = ["TextTokenizer", "kaldi_fbank", "mel_spectrogram", "resample", "whisper_log_mel"]
+__all__ = [
+    "TextTokenizer",
+    "kaldi_fbank",
+    "mel_spectrogram",
+    "resample",
+    "split_sentences",
+    "whisper_log_mel",
+]
