@@ -98,3 +98,14 @@ class TableStages:
         self.vocoder_frames.append(frames)
         pitch = np.repeat(100 + 5 * mel.mean(axis=0), 480)
         return (0.5 * np.cos(np.cumsum(2 * np.pi * pitch / 24000))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Anna:
+    """A speaker with everything that a clip and its transcript give."""
+
+    name: str = "anna"
+    prompt_text: str | None = "I said this."
+    prompt_tokens: tuple[int, ...] = (4, 5, 6)
+    prompt_mel: np.ndarray = field(default_factory=lambda: np.zeros((6, 80), np.float32))
+    embedding: np.ndarray = field(default_factory=lambda: np.ones(192, np.float32))

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
+from table_stages import Anna
 
 from cosyvoice_cpu.errors import SpeakerError, TextError, UsageError
 from cosyvoice_cpu.synthesis.prompts import build_prompt
 
 PREFIX, MARK = "You are a helpful assistant.", "<|endofprompt|>"
-
-
-@dataclass(frozen=True)
-class Anna:
-    name: str = "anna"
-    prompt_text: str | None = "I said this."
-    prompt_tokens: tuple[int, ...] = (4, 5, 6)
-    prompt_mel: np.ndarray = field(default_factory=lambda: np.zeros((6, 80), np.float32))
-    embedding: np.ndarray = field(default_factory=lambda: np.ones(192, np.float32))
 
 
 CLIP_ONLY = Anna(prompt_text=None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from cosyvoice_cpu.stages import Stages
 from cosyvoice_cpu.synthesis.prompts import Prompt
 from cosyvoice_cpu.synthesis.rules import SynthesisRules
-from cosyvoice_cpu.synthesis.runaway import MAX_RETRIES, Trouble, attempt_seed, find_trouble
+from cosyvoice_cpu.synthesis.runaway import Trouble, attempt_seed, find_trouble
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +34,19 @@ def make_speech(
     seed: int,
     piece: int,
     room: int,
+    can_be_cut: bool,
+    retries: int,
 ) -> Speech:
-    """The first plausible attempt, or the least bad of `MAX_RETRIES + 1`; maybe without tokens.
+    """The first plausible attempt, or the least bad of `retries + 1`; maybe without tokens.
 
     `piece` numbers the pieces of a text from 0, `room` is the largest number of tokens that the
-    flow and the vocoder can take. Raises: whatever the speech LM raises.
+    flow and the vocoder can take. A piece that fills the room is not tried again if it can be cut.
+    Raises: whatever the speech LM raises.
     """
     least, most = rules.decoding.token_limits(len(text_ids))
     most = min(most, room)
     attempts: list[tuple[Trouble, list[int]]] = []
-    for retry in range(MAX_RETRIES + 1):
+    for retry in range(retries + 1):
         tokens = stages.generate_speech_tokens(
             text_ids,
             prompt_text_ids=prompt_text_ids,
@@ -59,12 +62,14 @@ def make_speech(
         if trouble is None:
             return Speech(tokens, retry, None, _warnings(piece, attempts))
         log.info("piece %d, attempt %d: %s", piece + 1, retry + 1, trouble.fact)
+        if can_be_cut and len(tokens) >= room:
+            return Speech(tokens, retry, trouble, ())
         attempts.append((trouble, tokens))
     warnings = _warnings(piece, attempts)
     trouble, tokens = min(attempts, key=lambda attempt: attempt[0].severity)
     if tokens:
-        warnings += (f"piece {piece + 1}: no attempt was good, the least bad is used",)
-    return Speech(tokens, MAX_RETRIES, trouble, warnings)
+        warnings += (f"piece {piece + 1}: attempts used up, the least bad one is taken",)
+    return Speech(tokens, retries, trouble, warnings)
 
 
 def _warnings(piece: int, attempts: Sequence[tuple[Trouble, list[int]]]) -> tuple[str, ...]:

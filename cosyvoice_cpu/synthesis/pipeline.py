@@ -1,11 +1,11 @@
-"""Pieces of text to pieces of audio, on any implementation of the stage API.
+"""Text to audio, piece by piece, on any implementation of the stage API.
 
 Each piece is spoken by itself with the same prompt, as in the original, whose callers put the
 pieces one behind the other without a pause: the speech LM makes the silence at the end of a
 sentence. So do we; 5 ms at either end of a piece are faded so that a join can't click.
 
-A piece that would not fit the model's longest input is cut in two before it is spoken, or
-afterwards when it turns out longer than expected, so that no text is lost.
+The pieces are chosen to fit behind the prompt into the model's longest input. One that turns out
+longer than expected is cut and spoken again, so that no text is lost.
 """
 
 from __future__ import annotations
@@ -13,20 +13,22 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.errors import SynthesisError, TextError
+from cosyvoice_cpu.frontend import scripts
+from cosyvoice_cpu.frontend.sentences import LONGEST, split_sentences
 from cosyvoice_cpu.stages import Stages
 from cosyvoice_cpu.synthesis.attempts import Speech, make_speech
 from cosyvoice_cpu.synthesis.audio import Audio
-from cosyvoice_cpu.synthesis.halving import halve, is_speakable
 from cosyvoice_cpu.synthesis.prompts import Prompt
 from cosyvoice_cpu.synthesis.report import Progress, Report, StageClock
 from cosyvoice_cpu.synthesis.rules import SynthesisRules
+from cosyvoice_cpu.synthesis.runaway import DEFAULT_RETRIES
 from cosyvoice_cpu.synthesis.shaping import change_speed, fade_edges
 from cosyvoice_cpu.synthesis.silence import shorten_silence
 
@@ -35,28 +37,33 @@ Encode = Callable[[str], list[int]]
 
 log = logging.getLogger(__name__)
 
-EXPECTED_TOKENS_PER_TEXT_ID = 8.0  # slow speech; most sentences have 4 to 7
+EXPECTED_TOKENS_PER_UNIT = 6.0  # for a text id, or a Han character: 4 a second
 _DONE_BEFORE = {"speech_lm": 0.0, "flow": 0.35, "vocoder": 0.9}  # share of a piece's work
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """A text to be spoken: its pieces, and all that is the same for each of them."""
+    """A text to be spoken, and how."""
 
-    pieces: tuple[str, ...]
+    text: str  # normalized, without the system prefix
     prompt: Prompt
     seed: int
     speed: float = 1.0
+    retries: int = DEFAULT_RETRIES  # of a piece whose speech is not plausible
     progress: Progress | None = None
-    warnings: tuple[str, ...] = ()  # about the text, known before anything is spoken
     started: float = 0.0  # time.perf_counter() at the call
-    frontend_seconds: float = 0.0  # spent since then on the pieces
+    frontend_seconds: float = 0.0  # spent since then on text and speaker
 
 
 @dataclass(frozen=True)
 class _Piece:
     text: str
     ids: list[int]
+
+    @property
+    def units(self) -> int:
+        """Length as `split_sentences` counts it."""
+        return len(self.text) if scripts.counts_in_characters(self.text) else len(self.ids)
 
 
 class Pipeline:
@@ -70,11 +77,13 @@ class Pipeline:
     def speak(self, request: Request) -> Iterator[Audio]:
         """Audio of each piece as soon as it is ready, with its report.
 
-        Raises, at once: SynthesisError if the prompt leaves no room. While iterating:
-        SynthesisError if no speech comes of a piece or a network's output is not finite, TextError
-        for ids outside the model's table.
+        Raises, at once: TextError if there is nothing to say, SynthesisError if the prompt leaves
+        no room. While iterating: SynthesisError if no speech comes of a piece or a network's output
+        is not finite, TextError for ids outside the model's table.
         """
-        return _Run(self, request, self._room(request)).audio()
+        run = _Run(self, request, self._room(request))
+        run.prepare()
+        return run.audio()
 
     def _room(self, request: Request) -> int:
         """Speech tokens that fit behind the prompt; the vocoder sees the mel at its new speed."""
@@ -103,57 +112,77 @@ class _Run:
         self._room = room
         self._clock = StageClock()
         self._clock.seconds["frontend"] = request.frontend_seconds
-        self._warnings = list(request.warnings)
+        self._waiting: deque[_Piece] = deque()
+        self._warnings: list[str] = []
         self._retries = 0
         self._spoken_seconds = 0.0
         self._number = 0  # of the piece that is spoken now, from 0
 
-    def audio(self) -> Iterator[Audio]:
-        prompt = self._request.prompt
+    def prepare(self) -> None:
+        """Split the text. Raises: TextError if there is nothing to say."""
+        text = self._request.text
         with self._clock.stage("frontend"):
-            prompt_ids = self._encode(prompt.text) if prompt.text else []
-            self._waiting = deque(
-                piece for text in self._request.pieces for piece in self._fitting(text)
+            prompt_text = self._request.prompt.text
+            self._prompt_ids = self._encode(prompt_text) if prompt_text else []
+            longest = int(self._room / EXPECTED_TOKENS_PER_UNIT)
+            for piece in self._pieces(text, min(LONGEST, max(1, longest))):
+                if scripts.has_speech(piece.text):
+                    self._waiting.append(piece)
+                else:
+                    self._warnings.append(f"not spoken, no letter or digit: {_quote(piece.text)}")
+        if not text.strip():
+            raise TextError("the text is empty", "give at least one word")
+        if not self._waiting:
+            raise TextError(
+                f"there is nothing to speak in {_quote(text)}", "give at least one letter or digit"
             )
+
+    def audio(self) -> Iterator[Audio]:
+        """Speak what `prepare` put in line."""
         while self._waiting:
             piece = self._waiting.popleft()
             self._tell("speech_lm", piece)
+            with self._clock.stage("frontend"):
+                parts = self._parts(piece)
             with self._clock.stage("speech_lm"):
                 speech = make_speech(
                     self._stages,
                     self._rules,
-                    prompt,
-                    prompt_ids,
+                    self._request.prompt,
+                    self._prompt_ids,
                     piece.ids,
                     seed=self._request.seed,
                     piece=self._number,
                     room=self._room,
+                    can_be_cut=bool(parts),
+                    retries=self._request.retries,
                 )
             self._retries += speech.retries
-            if speech.trouble and len(speech.tokens) >= self._room and self._cut(piece):
+            if parts and len(speech.tokens) >= self._room:
+                log.info("piece %d filled all room and is cut", self._number + 1)
                 self._retries += 1
+                self._waiting.extendleft(reversed(parts))
             else:
                 yield self._finish(piece, speech)
             self._number += 1
         if self._request.progress:
             self._request.progress("done", 1.0, self._spoken_seconds)
 
-    def _fitting(self, text: str) -> list[_Piece]:
-        """`text`, in as many parts as it takes for each to be expected to fit."""
-        ids = self._encode(text)
-        if len(ids) * EXPECTED_TOKENS_PER_TEXT_ID > self._room and (halves := halve(text)):
-            return [piece for half in halves for piece in self._fitting(half)]
-        return [_Piece(text, ids)]
+    def _pieces(self, text: str, longest: int) -> list[_Piece]:
+        def count(part: str) -> int:
+            return len(self._encode(part))
 
-    def _cut(self, piece: _Piece) -> bool:
-        """Put the halves of a piece that did not fit first in line; False if it can't be cut."""
-        halves = halve(piece.text)
-        if halves is None:
-            return False
-        log.info("piece %d filled all %d tokens of room: cut in two", self._number, self._room)
-        with self._clock.stage("frontend"):
-            self._waiting.extendleft(_Piece(half, self._encode(half)) for half in halves[::-1])
-        return True
+        parts = split_sentences(text, count, longest=longest)
+        return [_Piece(part, self._encode(part)) for part in parts]
+
+    def _parts(self, piece: _Piece) -> list[_Piece]:
+        """Shorter pieces of `piece`, if it may outgrow the room and can be cut; else none."""
+        _, most = self._rules.decoding.token_limits(len(piece.ids))
+        if most <= self._room:
+            return []
+        longest = piece.units * 4 // 5  # sentences are gathered to two thirds of it: about a half
+        parts = self._pieces(piece.text, max(1, longest))
+        return parts if len(parts) > 1 else []
 
     def _finish(self, piece: _Piece, speech: Speech) -> Audio:
         """Speech tokens to audio. Raises: SynthesisError without tokens or for broken numbers."""
@@ -198,26 +227,10 @@ class _Run:
     def _tell(self, stage: str, piece: _Piece) -> None:
         if self._request.progress is None:
             return
-        ids = len(piece.ids) + sum(len(waiting.ids) for waiting in self._waiting)
-        seconds = ids * EXPECTED_TOKENS_PER_TEXT_ID / self._rules.token_rate / self._request.speed
+        units = piece.units + sum(waiting.units for waiting in self._waiting)
+        seconds = units * EXPECTED_TOKENS_PER_UNIT / self._rules.token_rate / self._request.speed
         done = (self._number + _DONE_BEFORE[stage]) / (self._number + 1 + len(self._waiting))
         self._request.progress(stage, done, self._spoken_seconds + seconds)
-
-
-def speakable(pieces: Sequence[str], text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(pieces that have something to say, a warning for each that has not).
-
-    Raises: TextError if there is nothing to say in `text` at all.
-    """
-    kept = tuple(piece for piece in pieces if is_speakable(piece))
-    if not kept:
-        if not text.strip():
-            raise TextError("the text is empty", "give at least one word")
-        raise TextError(
-            f"there is nothing to speak in {_quote(text)}", "give at least one letter or digit"
-        )
-    dropped = [piece for piece in pieces if piece.strip() and not is_speakable(piece)]
-    return kept, tuple(f"not spoken, no letter or digit: {_quote(piece)}" for piece in dropped)
 
 
 def _require_finite(array: Floats, stage: str) -> None:

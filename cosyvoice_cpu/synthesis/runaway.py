@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_RETRIES = 2
+DEFAULT_RETRIES = 2
 MIN_TOKENS_PER_TEXT_ID = 1.0  # 40 ms; ordinary speech has 4 to 10 tokens for each text id
 LONGEST_SILENCE = 100  # tokens: 4 s
 LONGEST_LOOP_PERIOD = 75  # tokens: 3 s

@@ -1,0 +1,163 @@
+"""The library's front door: a bundle that speaks.
+
+synthesizer = Synthesizer.load("bundle/")
+synthesizer.speak("Hello.", speaker="anna").save("hello.wav")
+for audio in synthesizer.stream(long_text, speaker="anna"):
+    play(audio.samples)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from cosyvoice_cpu.bundle.manifest import Manifest
+from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
+from cosyvoice_cpu.stages import Stages
+from cosyvoice_cpu.synthesis.audio import Audio, join
+from cosyvoice_cpu.synthesis.pipeline import Encode, Pipeline, Request
+from cosyvoice_cpu.synthesis.prompts import Voice, build_prompt
+from cosyvoice_cpu.synthesis.report import Progress
+from cosyvoice_cpu.synthesis.rules import SynthesisRules
+from cosyvoice_cpu.synthesis.runaway import DEFAULT_RETRIES
+from cosyvoice_cpu.synthesis.shaping import check_speed
+
+__all__ = ["Audio", "SpeechBundle", "Synthesizer"]
+
+_LARGEST_SEED = 2**63 - 1
+
+
+class SpeechBundle(Stages, Protocol):
+    """The stages of a bundle, and what else of it the synthesizer reads."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        ...
+
+    @property
+    def bundle_path(self) -> Path:
+        """The bundle's folder."""
+        ...
+
+    @property
+    def max_frames(self) -> int:
+        """Mel frames, prompt included, that the largest graphs take."""
+        ...
+
+    def tokenizer(self) -> TextTokenizer | None:
+        """The text tokenizer; None if the checkpoint had none."""
+        ...
+
+
+class Synthesizer:
+    """Speaks texts with one model. Loaded once, it may be used from several threads."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        rules: SynthesisRules,
+        encode: Encode,
+        find_speaker: Callable[[str | None], Voice],
+        normalize: Callable[[str], str],
+    ) -> None:
+        self._pipeline = Pipeline(stages, rules, encode)
+        self._find_speaker = find_speaker
+        self._normalize = normalize
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of all audio."""
+        return self._pipeline.rules.sample_rate
+
+    def speak(
+        self,
+        text: str,
+        speaker: Voice | str | None = None,
+        *,
+        seed: int = 0,
+        mode: str | None = None,
+        instruct: str | None = None,
+        speed: float = 1.0,
+        normalize: bool = True,
+        retries: int = DEFAULT_RETRIES,
+        progress: Progress | None = None,
+    ) -> Audio:
+        """The whole `text` as one audio, whose `report` says what it took.
+
+        `speaker` is a speaker or the name of one, None for the bundle's only one. `mode` is
+        "zero-shot", "cross-lingual" or "instruct" (with an instruction in `instruct`); None takes
+        what speaker and instruction allow. `seed` decides every draw: the same call gives the same
+        audio. `speed` is 0.5 to 2. `normalize` writes out numbers and the like. Speech that loops,
+        falls silent or does not end is made again up to `retries` times; 0 takes what comes, as
+        the original does.
+        Raises: TextError, SpeakerError, UsageError for a request that can't be carried out,
+        SynthesisError if the models fail on it.
+        """
+        pieces = self.stream(
+            text,
+            speaker,
+            seed=seed,
+            mode=mode,
+            instruct=instruct,
+            speed=speed,
+            normalize=normalize,
+            retries=retries,
+            progress=progress,
+        )
+        return join(list(pieces))
+
+    def stream(
+        self,
+        text: str,
+        speaker: Voice | str | None = None,
+        *,
+        seed: int = 0,
+        mode: str | None = None,
+        instruct: str | None = None,
+        speed: float = 1.0,
+        normalize: bool = True,
+        retries: int = DEFAULT_RETRIES,
+        progress: Progress | None = None,
+    ) -> Iterator[Audio]:
+        """Like `speak`, a few sentences at a time, each as soon as it is ready.
+
+        Joined, the audio is that of `speak`. What is wrong with the request is raised by this call
+        and not by the first step of the iteration.
+        """
+        started = time.perf_counter()
+        check_speed(speed)
+        if not 0 <= seed <= _LARGEST_SEED:
+            raise UsageError(f"the seed {seed} is outside 0 to 2^63 - 1", "take a small number")
+        if retries < 0:
+            raise UsageError(f"{retries} retries can't be made", "give 0 or more")
+        voice: Voice
+        if speaker is None or isinstance(speaker, str):
+            voice = self._find_speaker(speaker)
+        else:
+            voice = speaker
+        rules = self._pipeline.rules
+        prompt, target = build_prompt(
+            text,
+            voice,
+            mode=mode,
+            instruct=instruct,
+            system_prefix=rules.system_prefix,
+            end_of_prompt=rules.end_of_prompt,
+        )
+        if normalize:
+            target = self._normalize(target)
+        request = Request(
+            text=target,
+            prompt=prompt,
+            seed=seed,
+            speed=speed,
+            retries=retries,
+            progress=progress,
+            started=started,
+            frontend_seconds=time.perf_counter() - started,
+        )
+        return self._pipeline.speak(request)
