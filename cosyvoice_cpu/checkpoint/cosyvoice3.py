@@ -20,7 +20,7 @@ from cosyvoice_cpu.checkpoint.config import (
     SpeechLMConfig,
     VocoderConfig,
 )
-from cosyvoice_cpu.checkpoint.sections import Section
+from cosyvoice_cpu.checkpoint.sections import MAX_LAYERS, Section
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 
 MODEL_CLASSES = {
@@ -73,7 +73,7 @@ def read_config(yaml_file: Path, tree: dict[str, Any], text_model: Section) -> C
         sample_rate=sample_rate,
         token_frame_rate=token_frame_rate,
         speech_lm=_speech_lm(root.section("llm"), text_model),
-        sampling=_sampling(root.section("llm").section("sampling")),
+        sampling=_sampling(root.section("llm")),
         flow=_flow(root.section("flow"), mel),
         vocoder=_vocoder(root.section("hift"), mel, sample_rate),
         mel=mel,
@@ -118,7 +118,7 @@ def _speech_lm(llm: Section, text_model: Section) -> SpeechLMConfig:
             raise text_model.fail(key, "is set; this model's attention has neither")
     config = SpeechLMConfig(
         hidden_size=text_model.integer("hidden_size"),
-        num_layers=text_model.integer("num_hidden_layers"),
+        num_layers=text_model.integer("num_hidden_layers", MAX_LAYERS),
         num_heads=text_model.integer("num_attention_heads"),
         num_kv_heads=text_model.integer("num_key_value_heads"),
         intermediate_size=text_model.integer("intermediate_size"),
@@ -143,9 +143,9 @@ def _speech_lm(llm: Section, text_model: Section) -> SpeechLMConfig:
     return config
 
 
-def _sampling(sampling: Section) -> SamplingConfig:
-    if not sampling.target.endswith(".ras_sampling"):
-        raise sampling.fail("sampling", f"is {sampling.target or 'untagged'}, not ras_sampling")
+def _sampling(llm: Section) -> SamplingConfig:
+    llm.require_target("sampling", "cosyvoice.utils.common.ras_sampling")
+    sampling = llm.section("sampling")
     return SamplingConfig(
         top_p=sampling.number("top_p"),
         top_k=sampling.integer("top_k"),
@@ -183,7 +183,7 @@ def _estimator(dit: Section, mel: MelConfig) -> EstimatorConfig:
         dit.require(key, mel.num_mels)
     config = EstimatorConfig(
         dim=dit.integer("dim"),
-        depth=dit.integer("depth"),
+        depth=dit.integer("depth", MAX_LAYERS),
         heads=dit.integer("heads"),
         dim_head=dit.integer("dim_head"),
         ff_mult=dit.integer("ff_mult"),

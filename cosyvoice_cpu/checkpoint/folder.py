@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -111,11 +112,11 @@ def open_checkpoint(folder: Path, *, speech_lm: str = "base", front_end: bool = 
 
 
 def _detect(folder: Path) -> Generation:
-    if not folder.exists():
+    if not os.path.exists(folder):  # unlike Path.exists, False also where access is denied
         raise CheckpointError(f"{folder} does not exist", "give an official model folder")
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is a file", "give the model folder that holds llm.pt")
-    found = [name for name in _YAML_FILES if (folder / name).exists()]
+    found = [name for name in _YAML_FILES if os.path.exists(folder / name)]
     if not found:
         raise CheckpointError(
             f"{folder} holds none of {', '.join(_YAML_FILES)}",
@@ -172,7 +173,7 @@ def _check_files(folder: Path, files: list[str]) -> None:
 
 
 def _problem(path: Path) -> str:
-    if not path.exists():
+    if not os.path.exists(path):
         return "missing"
     if not path.is_file():
         return "not a file"

@@ -10,6 +10,9 @@ from typing import Any
 from cosyvoice_cpu.checkpoint.yaml_reader import Tagged
 from cosyvoice_cpu.errors import CheckpointError
 
+MAX_SIZE = 1 << 24
+MAX_LAYERS = 1000  # more would only make the list of expected tensors endless
+
 _HINT = "take the file from the official model folder; sizes are read, never guessed"
 
 
@@ -45,11 +48,11 @@ class Section:
             raise self.fail(key, f"should be a mapping, not {value!r:.60}")
         return Section(self.file, value, self.name(key), target)
 
-    def integer(self, key: str, minimum: int = 1) -> int:
-        """A whole number not below `minimum`."""
+    def integer(self, key: str, maximum: int = MAX_SIZE) -> int:
+        """A whole number from 1 to `maximum`."""
         value = self.value(key)
-        if type(value) is not int or value < minimum:
-            raise self.fail(key, f"should be a whole number from {minimum}, not {value!r:.60}")
+        if type(value) is not int or not 1 <= value <= maximum:
+            raise self.fail(key, f"should be a whole number, 1 to {maximum}, not {value!r:.60}")
         return value
 
     def number(self, key: str) -> float:
@@ -73,7 +76,7 @@ class Section:
     def _integers(self, key: str, value: Any) -> tuple[int, ...]:
         if not isinstance(value, list) or not value:
             raise self.fail(key, f"should be a list of whole numbers, not {value!r:.60}")
-        if any(type(item) is not int or item < 1 for item in value):
+        if any(type(item) is not int or not 1 <= item <= MAX_SIZE for item in value):
             raise self.fail(key, f"should hold whole numbers from 1, not {value!r:.60}")
         return tuple(value)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle  # for the name of an exception; nothing is unpickled with it
 import re
+import struct
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ from cosyvoice_cpu.errors import CheckpointError, MissingExtraError
 if TYPE_CHECKING:
     from torch import Tensor
 
+_FLOATS = ("float32", "float16", "bfloat16", "float64")  # scaled formats would need their scales
 _SHOWN = 3  # keys listed in an error before "and so many more"
 _HINT = "download the file again from the official model folder"
 
@@ -53,11 +57,12 @@ def _load(path: Path) -> dict[str, Any]:
     _check_container(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror or error}", _HINT) from None
+    except pickle.UnpicklingError:  # its own text recommends to load without weights_only
+        raise CheckpointError(
+            f"{path} holds Python objects besides tensors; reading them could run a program", _HINT
+        ) from None
     except Exception as error:  # damaged data surfaces as nearly any exception type
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} is no intact weights file: {reason:.200}", _HINT) from None
+        raise CheckpointError(f"{path} is damaged ({type(error).__name__})", _HINT) from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict", _HINT)
     for key in state:
@@ -67,21 +72,33 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _check_container(path: Path) -> None:
-    """Tells a torch zip file from what else is found under its name."""
+    """Tells a state dict's zip file from what else is found under its name."""
     try:
         with path.open("rb") as file:
             head = file.read(16)
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}", _HINT) from None
     if head.startswith(b"PK\x03\x04"):
-        return
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
+        found = _zip_fault(path)
+    elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
         found = "a safetensors file under another name"
     elif head.startswith(b"\x80"):
         found = "a bare pickle (PyTorch before 1.6), which can't be read safely"
     else:
         found = "not a PyTorch file"
-    raise CheckpointError(f"{path} is {found}", _HINT)
+    if found:
+        raise CheckpointError(f"{path} is {found}", _HINT)
+
+
+def _zip_fault(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error):
+        return "incomplete or damaged: its table of contents, at the end, can't be read"
+    if "data.pkl" not in names:
+        return "a zip file, but none of PyTorch"
+    return "a TorchScript program, not a state dict" if "constants.pkl" in names else ""
 
 
 def _check_keys(path: Path, tensors: dict[str, Any], expected: dict[str, tuple[int, ...]]) -> None:
@@ -127,13 +144,9 @@ def _listed(names: list[str]) -> str:
 def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     import torch
 
-    dense = tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
-    if not dense or tensor.dtype not in (
-        torch.float32,
-        torch.float16,
-        torch.bfloat16,
-        torch.float64,
-    ):
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise CheckpointError(f"{path}: {name} is stored as {kind}, not as dense floats", _HINT)
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise CheckpointError(f"{path}: {name} is not stored as a plain dense tensor", _HINT)
+    if kind not in _FLOATS:
+        raise CheckpointError(f"{path}: {name} is stored as {kind}, not as floats", _HINT)
     return tensor.detach().to(torch.float32)

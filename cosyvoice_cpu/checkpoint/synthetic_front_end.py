@@ -23,26 +23,31 @@ _DIGITS = 8  # the official tokenizer's code: 8 ternary digits, 3^8 = 6561 ids
 def save_speaker_encoder(path: Path, config: CheckpointConfig, seed: int) -> None:
     """campplus.onnx: `input` float32 [1, T, 80] to `output` float32 [1, 192].
 
-    The mean over time of a random tanh layer, so it depends on the voice and on no length.
+    How strongly 64 random mixtures of the bins move over time, on a log scale, mixed again: it
+    depends on the voice, hardly on the words, and on no length.
     """
-    helper, floats = _onnx()
+    helper, types = _onnx()
     random = np.random.default_rng([seed, 1])
     width = config.flow.spk_embed_dim
-    weights = {
+    weights: dict[str, NDArray[Any]] = {
         "w1": _normal(random, (_FBANK_BINS, _HIDDEN), 1 / np.sqrt(_FBANK_BINS)),
-        "w2": _normal(random, (_HIDDEN, width), 2 / np.sqrt(_HIDDEN)),
+        "floor": np.array(1e-3, np.float32),
+        "usual": np.array(1.5, np.float32),  # log variance of speech, so the rest is about zero
+        "w2": _normal(random, (_HIDDEN, width), 1.5 / np.sqrt(_HIDDEN)),
         "b2": _normal(random, (width,), 0.2),
     }
     nodes = [
-        helper.make_node("MatMul", ["input", "w1"], ["h1"]),
-        helper.make_node("Tanh", ["h1"], ["h2"]),
-        helper.make_node("MatMul", ["h2", "w2"], ["h3"]),
-        helper.make_node("Add", ["h3", "b2"], ["h4"]),
-        helper.make_node("Relu", ["h4"], ["h5"]),
-        helper.make_node("ReduceMean", ["h5"], ["output"], axes=[1], keepdims=0),
+        helper.make_node("MatMul", ["input", "w1"], ["mixed"]),
+        helper.make_node("Mul", ["mixed", "mixed"], ["power"]),
+        helper.make_node("ReduceMean", ["power"], ["mean"], axes=[1], keepdims=0),
+        helper.make_node("Add", ["mean", "floor"], ["positive"]),
+        helper.make_node("Log", ["positive"], ["level"]),
+        helper.make_node("Sub", ["level", "usual"], ["centred"]),
+        helper.make_node("MatMul", ["centred", "w2"], ["spread"]),
+        helper.make_node("Add", ["spread", "b2"], ["output"]),
     ]
-    inputs = [helper.make_tensor_value_info("input", floats.FLOAT, [1, "T", _FBANK_BINS])]
-    outputs = [helper.make_tensor_value_info("output", floats.FLOAT, [1, width])]
+    inputs = [helper.make_tensor_value_info("input", types.FLOAT, [1, "T", _FBANK_BINS])]
+    outputs = [helper.make_tensor_value_info("output", types.FLOAT, [1, width])]
     _save(path, "campplus", nodes, inputs, outputs, weights)
 
 

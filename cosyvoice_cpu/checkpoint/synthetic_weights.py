@@ -19,7 +19,7 @@ from cosyvoice_cpu.checkpoint.cosyvoice3 import expected_tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-_STOP_SCORE = -100.0  # weight of the stop ids on the constant channel, which stays near 1
+_STOP_SCORE = -150.0  # weight of the stop ids on the constant channel, which ends at 0.4 to 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ _VOCODER = _rules(
     (r".*convs2\.\d\.parametrizations\.weight\.original0", 0.04, 0.4),  # residual branch
     (r".*\.original0", 0.1, 1.0),
     (r".*\.alpha", 0.15, 1.0),
-    (r"f0_predictor\.classifier\.bias", 0.0, 200.0),  # Hz
+    (r"f0_predictor\.classifier\.bias", 0.0, 240.0),  # Hz
     (r"f0_predictor\.classifier\.weight", 40.0),  # Hz
     (r".*\.(weight|original1)", 1.0),
     (r".*\.bias", 0.05, 0.0),
@@ -108,11 +108,18 @@ def flow_state(config: CheckpointConfig, seed: int) -> dict[str, Tensor]:
 
 
 def vocoder_state(config: CheckpointConfig, seed: int) -> dict[str, Tensor]:
-    """`hift.pt`. The last bias sets the loudness; its first entry keeps the mean near zero."""
+    """`hift.pt`. The last bias sets the loudness.
+
+    The mean of a Hann-windowed frame is bin 0 minus the real part of bin 1, so the two bins share
+    their weights: the waveform has no offset.
+    """
     state = _draw("vocoder", config, seed, _VOCODER)
     bins = config.vocoder.istft_n_fft // 2 + 1
     state["conv_post.bias"][:bins] -= 1.0
-    state["conv_post.bias"][0] -= 3.0
+    for key, tensor in state.items():
+        if key.startswith("conv_post."):
+            tensor[0] = tensor[1]  # magnitude
+            tensor[bins] = tensor[bins + 1]  # phase
     return state
 
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from cosyvoice_cpu.errors import CheckpointError, MissingExtraError
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18  # an official file has 6 KB
 MAX_NODES = 100_000  # after aliases are expanded; an official file has about 500
-MAX_TEXT = 10_000  # characters that one reference may expand to
+MAX_TEXT = 1000  # characters of a reference, before and after its expansion
 MAX_NUMBER = 1 << 53
 
 _HINT = "copy the file again from the official model folder"
@@ -114,7 +114,8 @@ class _Composer:
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f":{mark.line + 1}" if mark is not None else ""
-            problem = getattr(error, "problem", None) or "not readable as YAML"
+            # a character that YAML does not allow comes with `reason` in place of `problem`
+            problem = getattr(error, "problem", None) or getattr(error, "reason", "not YAML")
             raise CheckpointError(f"{self.path}{where}: {problem}", _HINT) from None
 
     @staticmethod
@@ -209,11 +210,13 @@ class _References:
         return value
 
     def _fail(self, ref: Tagged, problem: str) -> CheckpointError:
-        return CheckpointError(f"{self.path}:{ref.line}: !ref {ref.value}: {problem}", _HINT)
+        return CheckpointError(f"{self.path}:{ref.line}: !ref {ref.value!s:.80}: {problem}", _HINT)
 
     def _reference(self, ref: Tagged) -> Any:
         if not isinstance(ref.value, str):
             raise self._fail(ref, "a reference is written <name>")
+        if len(ref.value) > MAX_TEXT:
+            raise self._fail(ref, f"is longer than {MAX_TEXT} characters")
         names = re.findall(r"<([^<>]*)>", ref.value)
         if not names:
             raise self._fail(ref, "a reference is written <name>")
