@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosyvoice_cpu.bundle import dump_manifest, parse_manifest
-from cosyvoice_cpu.bundle.manifest import MAX_MANIFEST_BYTES, Quality, QualityResult
+from cosyvoice_cpu.bundle.manifest import MAX_MANIFEST_BYTES, Manifest, Quality, QualityResult
 from cosyvoice_cpu.errors import ManifestError
 
 HINT = "copy the bundle again, or rebuild it with `cosyvoice-cpu export`"
@@ -323,3 +323,23 @@ def parses_or_is_refused(text: bytes) -> None:
         assert refused.hint
     else:
         assert parse_manifest(dump_manifest(manifest), NAME) == manifest
+
+
+def test_the_format_page_names_every_field() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "bundle.md").read_text(encoding="utf-8")
+    records: list[type[msgspec.Struct]] = [Manifest]
+    for record in records:
+        for one in msgspec.structs.fields(record):
+            assert f"`{one.name}`" in page, one.name
+            inner = structs_in(msgspec.inspect.type_info(one.type))
+            records += [found for found in inner if found not in records]
+    assert len(records) >= 12
+
+
+def structs_in(kind: Any) -> list[type[msgspec.Struct]]:
+    """The records that a field's type leads to."""
+    if isinstance(kind, msgspec.inspect.StructType):
+        return [kind.cls]
+    parts = [getattr(kind, name, None) for name in ("item_type", "value_type")]
+    parts += getattr(kind, "types", ())
+    return [record for part in parts if part is not None for record in structs_in(part)]
