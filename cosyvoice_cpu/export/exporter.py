@@ -1,0 +1,192 @@
+"""From an official checkpoint folder to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from cosyvoice_cpu.bundle.manifest import (
+    Audio,
+    ComponentName,
+    Manifest,
+    MelSettings,
+    Quality,
+    Sampling,
+    Source,
+    SourceFile,
+    SpeechIds,
+    Synthesis,
+)
+from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
+from cosyvoice_cpu.checkpoint.folder import Checkpoint, open_checkpoint
+from cosyvoice_cpu.errors import MissingExtraError, UsageError
+from cosyvoice_cpu.synthesis.noise import FLOW_NOISE_FRAMES, harmonic_noise_skip
+
+DEFAULT_MAX_SECONDS = 60.0  # the longest prompt (30 s) and half a minute of speech
+_MIN_SECONDS = 2.0
+_F0_LOOKAHEAD = 3  # mel frames, cosyvoice/hifigan/f0_predictor.py
+_GRAPHS_BYTES = 40_000_000  # of a ladder, above what the checkpoint's files take
+
+Progress = Callable[[str, float], None]
+"""(component, share of it that is done, 0..1)."""
+
+
+def export_checkpoint(
+    folder: Path,
+    output: Path,
+    *,
+    shapes: str = "static",
+    storage: str = "float32",
+    max_seconds: float = DEFAULT_MAX_SECONDS,
+    speech_lm: str = "base",
+    front_end: bool = True,
+    overwrite: bool = False,
+    threads: int = 1,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Export the checkpoint in `folder` to a new bundle at `output`; returns its manifest.
+
+    `shapes` is "static" (a ladder of sizes up to `max_seconds` of audio with prompt) or "dynamic";
+    `storage` is "float32" or "float16" (stored half, computed float32). Nothing appears at
+    `output` unless every graph agrees with torch.
+    Raises: UsageError, CheckpointError, ParityError, BundleError, MissingExtraError.
+    """
+    _require_extra()
+    if shapes not in {"static", "dynamic"}:
+        raise UsageError(f"unknown shapes {shapes!r}", "choose static or dynamic")
+    if storage not in {"float32", "float16"}:
+        raise UsageError(f"unknown storage {storage!r}", "choose float32 or float16")
+    checkpoint = open_checkpoint(folder, speech_lm=speech_lm, front_end=front_end)
+    config = checkpoint.config
+    frame_rate = config.token_frame_rate * config.flow.token_mel_ratio
+    limit = FLOW_NOISE_FRAMES / frame_rate
+    if not _MIN_SECONDS <= max_seconds <= limit:
+        raise UsageError(
+            f"--max-seconds {max_seconds:g} is out of range",
+            f"choose {_MIN_SECONDS:g} to {limit:g}, prompt included",
+        )
+
+    import torch
+
+    from cosyvoice_cpu.export import components as parts
+
+    torch.set_num_threads(threads)
+    settings = parts.ExportSettings(
+        static=shapes == "static",
+        half=storage == "float16",
+        max_frames=round(max_seconds * frame_rate),
+        threads=threads,
+    )
+    tell = progress or _say_nothing
+    needed = sum(checkpoint.path(file).stat().st_size for file in checkpoint.files)
+    with BundleWriter(output, overwrite, needed + _GRAPHS_BYTES) as writer:
+        drafts: dict[ComponentName, ComponentDraft] = {}
+        tell("speech_lm", 0.0)
+        drafts["speech_lm"] = parts.write_speech_lm(checkpoint, writer, settings, tell)
+        tell("speech_lm", 1.0)
+        parts.release()
+        drafts |= parts.write_flow(checkpoint, writer, settings, tell)
+        parts.release()
+        tell("vocoder", 0.0)
+        drafts["vocoder"] = parts.write_vocoder(checkpoint, writer, settings, tell)
+        parts.release()
+        if front_end:
+            tell("front end", 0.0)
+            drafts |= parts.copy_front_end(checkpoint, writer)
+        tell("digests", 0.0)
+        manifest = writer.finish(
+            generation=checkpoint.generation.name,
+            source=_source(checkpoint),
+            audio=Audio(
+                sample_rate=config.sample_rate,
+                token_rate=float(config.token_frame_rate),
+                mel_frames_per_token=float(config.flow.token_mel_ratio),
+            ),
+            components=drafts,
+            synthesis=_synthesis(checkpoint),
+            quality=Quality(results=[], forced=False),
+        )
+        tell("digests", 1.0)
+    return manifest
+
+
+def _require_extra() -> None:
+    try:
+        import onnx  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError(
+            f"exporting needs {error.name}", 'install it with: pip install "cosyvoice-cpu[export]"'
+        ) from error
+
+
+def _say_nothing(component: str, done: float) -> None:
+    pass
+
+
+def _source(checkpoint: Checkpoint) -> Source:
+    return Source(
+        name=checkpoint.folder.resolve().name,
+        files={
+            file: SourceFile(size=digest.size, sha256=digest.sha256)
+            for file, digest in checkpoint.digests().items()
+        },
+    )
+
+
+def _synthesis(checkpoint: Checkpoint) -> Synthesis:
+    """The generation's differences and the checkpoint's settings, as the manifest states them."""
+    generation, config = checkpoint.generation, checkpoint.config
+    flow, vocoder, mel = config.flow, config.vocoder, config.mel
+    vocabulary = config.speech_lm.speech_token_size
+    special = generation.special_ids
+    return Synthesis(
+        speech_vocabulary=vocabulary,
+        special_ids=SpeechIds(
+            sos=vocabulary + special.sos,
+            eos=vocabulary + special.eos,
+            task=vocabulary + special.task,
+            fill=vocabulary + special.fill,
+            stop_first=vocabulary + special.stop_first,
+            stop_count=special.stop_count,
+            original_banned=vocabulary + special.original_banned,
+        ),
+        # Small research vocabularies lack some of the ids; what isn't there can't be silent.
+        silent_tokens=sorted(i for i in generation.silent_tokens if i < vocabulary),
+        silent_run_limit=generation.silent_run_limit,
+        min_token_text_ratio=generation.min_token_text_ratio,
+        max_token_text_ratio=generation.max_token_text_ratio,
+        sampling=Sampling(
+            top_p=config.sampling.top_p,
+            top_k=config.sampling.top_k,
+            win_size=config.sampling.win_size,
+            tau_r=config.sampling.tau_r,
+        ),
+        solver_steps=generation.solver_steps,
+        cfg_rate=flow.inference_cfg_rate,
+        pre_lookahead_tokens=flow.pre_lookahead_len,
+        chunk_frames=flow.estimator.static_chunk_size,
+        max_frames=FLOW_NOISE_FRAMES,
+        harmonic_noise_skip=harmonic_noise_skip(
+            flow_vocab_size=flow.vocab_size,
+            mel_bins=flow.output_size,
+            spk_embed_dim=flow.spk_embed_dim,
+            f0_channels=vocoder.f0_channels,
+            in_channels=vocoder.in_channels,
+            harmonics=vocoder.nb_harmonics + 1,
+        ),
+        harmonics=vocoder.nb_harmonics + 1,
+        vocoder_lookahead_frames=generation.vocoder_lookahead_frames,
+        f0_lookahead_frames=_F0_LOOKAHEAD,
+        system_prefix=generation.system_prefix,
+        end_of_prompt=generation.end_of_prompt,
+        mel=MelSettings(
+            n_fft=mel.n_fft,
+            hop=mel.hop_size,
+            win=mel.win_size,
+            num_mels=mel.num_mels,
+            fmin=mel.fmin,
+            fmax=mel.fmax,
+        ),
+        speaker_embedding_size=flow.spk_embed_dim,
+    )

@@ -1,0 +1,141 @@
+"""The speech LM as one graph for prefill and decode.
+
+Attention is ONNX Runtime's GroupQueryAttention: past and present may be one buffer, so a decoded
+token writes one row of the KV cache and copies nothing. The same graph reads a whole prompt
+(prefill) or one token (decode); the weights are held once. Embedding tables stay outside of the
+graph: the run time maps them and touches only the rows that are asked for.
+
+    inputs_embeds [1, S, hidden] ─> layers x (RMSNorm, GQA + rotary, RMSNorm, SwiGLU) ─> RMSNorm
+        ─> rows of interest ─> head ─> logits [R, rows]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.checkpoint.config import SpeechLMConfig
+from cosyvoice_cpu.export.graph import MICROSOFT, GraphBuilder
+from cosyvoice_cpu.export.weights import StoredWeight, Weight, joined_weight, tensor_weight
+from cosyvoice_cpu.networks.speech_lm import SpeechLM
+
+# Speech tokens of a minute, their prompt and a long text; 2 x 64 floats for each position.
+MAX_POSITIONS = 8192
+
+
+def speech_lm_weights(network: SpeechLM) -> dict[str, Weight]:
+    """The stored weights: projections joined, matrices laid [in, out].
+
+    `text_embedding` and `speech_embedding` are read by the run time, not by the graph.
+    """
+    weights = {
+        "text_embedding": tensor_weight(network.text_embedding.weight),
+        "speech_embedding": tensor_weight(network.speech_embedding.weight),
+        "norm.weight": tensor_weight(network.norm.weight),
+        "head.weight": tensor_weight(network.head.weight.T),
+    }
+    for i, layer in enumerate(network.layers):
+        name, attention, mlp = f"layers.{i}", layer.self_attn, layer.mlp
+        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        weights |= {
+            f"{name}.attention_norm.weight": tensor_weight(layer.input_layernorm.weight),
+            f"{name}.qkv.weight": joined_weight([p.weight.T for p in projections], axis=1),
+            f"{name}.qkv.bias": joined_weight([p.bias for p in projections], axis=0),
+            f"{name}.out.weight": tensor_weight(attention.o_proj.weight.T),
+            f"{name}.mlp_norm.weight": tensor_weight(layer.post_attention_layernorm.weight),
+            f"{name}.gate_up.weight": joined_weight(
+                [mlp.gate_proj.weight.T, mlp.up_proj.weight.T], axis=1
+            ),
+            f"{name}.down.weight": tensor_weight(mlp.down_proj.weight.T),
+        }
+    cos, sin = rotary_tables(network.config)
+    return weights | {"rotary.cos": Weight.of(cos), "rotary.sin": Weight.of(sin)}
+
+
+def rotary_tables(config: SpeechLMConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """cos and sin [MAX_POSITIONS, head_dim / 2], computed in float32 as the original does."""
+    half = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
+    frequency = (np.float32(1.0) / np.float32(config.rope_theta) ** half).astype(np.float32)
+    angle = np.arange(MAX_POSITIONS, dtype=np.float32)[:, None] * frequency
+    return np.cos(angle), np.sin(angle)
+
+
+def build_speech_lm(config: SpeechLMConfig, stored: Mapping[str, StoredWeight], path: Path) -> None:
+    """Write the graph.
+
+    Inputs: `inputs_embeds` float32 [1, S, hidden]; `rows` int64 [R], the positions whose logits
+    are wanted; `last_position` int32 [1], index of the last position once these are read;
+    `total_length` int32 [1], that index plus one; `past_key_i`, `past_value_i` float32
+    [1, kv_heads, L, head_dim]. Outputs: `logits` float32 [R, table rows]; `present_key_i`,
+    `present_value_i`, which may be bound to the same memory as the past.
+    """
+    graph = GraphBuilder("speech_lm", stored)
+    hidden, kv_shape = config.hidden_size, [1, config.num_kv_heads, "cache", config.head_dim]
+    x = graph.input("inputs_embeds", np.float32, [1, "sequence", hidden])
+    rows = graph.input("rows", np.int64, ["rows"])
+    last = graph.input("last_position", np.int32, [1])
+    total = graph.input("total_length", np.int32, [1])
+    y = _rms_norm(graph, x, "layers.0.attention_norm.weight", config.rms_norm_eps)
+    for i in range(config.num_layers):
+        name = f"layers.{i}"
+        following = f"layers.{i + 1}.attention_norm" if i + 1 < config.num_layers else "norm"
+        past = [graph.input(f"past_{part}_{i}", np.float32, kv_shape) for part in ("key", "value")]
+        with graph.scope(name):
+            qkv = graph.linear(y, f"{name}.qkv.weight", f"{name}.qkv.bias")
+            attended, *_ = graph.node(
+                "GroupQueryAttention",
+                [
+                    *(qkv, "", "", *past, last, total),
+                    *(graph.weight("rotary.cos"), graph.weight("rotary.sin")),
+                ],
+                domain=MICROSOFT,
+                outputs=[f"{name}/attention", f"present_key_{i}", f"present_value_{i}"],
+                num_heads=config.num_heads,
+                kv_num_heads=config.num_kv_heads,
+                do_rotary=1,
+                rotary_interleaved=0,
+            )
+            for part in ("key", "value"):
+                graph.direct_output(f"present_{part}_{i}", np.float32, kv_shape)
+            y, _, _, x = graph.node(
+                "SkipSimplifiedLayerNormalization",
+                [
+                    x,
+                    graph.linear(attended, f"{name}.out.weight"),
+                    graph.weight(f"{name}.mlp_norm.weight"),
+                ],
+                domain=MICROSOFT,
+                outputs=4,
+                epsilon=config.rms_norm_eps,
+            )
+            gate, up = graph.node(
+                "Split",
+                [graph.linear(y, f"{name}.gate_up.weight")],
+                outputs=2,
+                axis=-1,
+                num_outputs=2,
+            )
+            silu: str = graph.node("QuickGelu", [gate], domain=MICROSOFT, alpha=1.0)
+            down = graph.linear(graph.mul(silu, up), f"{name}.down.weight")
+            y, _, _, x = graph.node(
+                "SkipSimplifiedLayerNormalization",
+                [x, down, graph.weight(f"{following}.weight")],
+                domain=MICROSOFT,
+                outputs=4,
+                epsilon=config.rms_norm_eps,
+            )
+    wanted: str = graph.node("Gather", [graph.reshape(y, -1, hidden), rows], axis=0)
+    logits = graph.linear(wanted, "head.weight")
+    graph.output(logits, "logits", np.float32, ["rows", config.speech_table_rows])
+    graph.save(path)
+
+
+def _rms_norm(graph: GraphBuilder, x: str, weight: str, epsilon: float) -> str:
+    """x / sqrt(mean(x^2) + epsilon) * weight; the later norms are fused with the residual sum."""
+    axes = graph.integers(-1)
+    mean: str = graph.node("ReduceMean", [graph.mul(x, x), axes], keepdims=1)
+    root: str = graph.node("Sqrt", [graph.add(mean, graph.constant(np.float32(epsilon)))])
+    return graph.mul(graph.node("Div", [x, root]), graph.weight(weight))

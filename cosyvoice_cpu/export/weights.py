@@ -1,0 +1,123 @@
+"""One safetensors file per component: each weight once on disk, shared by the graphs of all sizes.
+
+ONNX external data may point into any file at any offset, so the open safetensors format serves
+ONNX Runtime, torch and any inspector alike. Tensors are written one after the other while they are
+read from the (memory-mapped) checkpoint, so that an export never holds a component twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Kernels without prepacked weights read the file's own pages; alignment to a cache line is free.
+ALIGNMENT = 64  # bytes
+# Below this a tensor stays float32 under float16 storage: norms, biases and tables cost nothing.
+MIN_HALF_ELEMENTS = 16_384
+
+_SAFETENSORS_DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "int64": "I64"}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A tensor that is computed only when it is written."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    load: Callable[[], NDArray[np.generic]]
+
+    @classmethod
+    def of(cls, array: NDArray[np.generic]) -> Weight:
+        """A weight that is there already, or a view: a transpose costs nothing until then."""
+        return cls(tuple(array.shape), array.dtype, lambda: array)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in the file."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def as_half(self) -> Weight:
+        """The same weight stored as float16; values outside its range are clamped to it."""
+        if self.dtype != np.float32 or np.prod(self.shape) < MIN_HALF_ELEMENTS:
+            return self
+        source = self.load
+
+        def load() -> NDArray[np.generic]:
+            from onnxconverter_common.float16 import convert_np_to_float16
+
+            half: NDArray[np.generic] = convert_np_to_float16(np.ascontiguousarray(source()))
+            return half
+
+        return Weight(self.shape, np.dtype(np.float16), load)
+
+
+def tensor_weight(tensor: Tensor) -> Weight:
+    """A torch tensor, or a view of one: nothing is copied until it is written."""
+    return Weight.of(tensor.detach().numpy())
+
+
+def joined_weight(tensors: Sequence[Tensor], axis: int) -> Weight:
+    """Tensors side by side, such as the query, key and value projections."""
+    parts = [tensor.detach().numpy() for tensor in tensors]
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    return Weight(tuple(shape), parts[0].dtype, lambda: np.concatenate(parts, axis=axis))
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """Where one weight lies in its file."""
+
+    file: str
+    offset: int  # bytes from the start of the file
+    num_bytes: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+
+def write_weights(
+    path: Path, weights: Mapping[str, Weight], *, half: bool = False
+) -> dict[str, StoredWeight]:
+    """Write `weights` as one safetensors file and say where each lies.
+
+    `half` stores the large float32 matrices as float16. Tensors whose size is a multiple of 64
+    bytes come first, so that all of these are aligned.
+    """
+    if half:
+        weights = {name: weight.as_half() for name, weight in weights.items()}
+    order = sorted(weights, key=lambda name: (weights[name].num_bytes % ALIGNMENT != 0, name))
+    header: dict[str, object] = {"__metadata__": {"format": "cosyvoice-cpu-weights"}}
+    position = 0
+    for name in order:
+        weight = weights[name]
+        end = position + weight.num_bytes
+        header[name] = {
+            "dtype": _SAFETENSORS_DTYPES[weight.dtype.name],
+            "shape": list(weight.shape),
+            "data_offsets": [position, end],
+        }
+        position = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(len(text) + 8) % ALIGNMENT)
+    start = 8 + len(text)
+    stored: dict[str, StoredWeight] = {}
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in order:
+            weight = weights[name]
+            array = np.ascontiguousarray(weight.load(), dtype=weight.dtype)
+            if array.shape != weight.shape:
+                raise ValueError(f"{name}: shape {array.shape}, announced as {weight.shape}")
+            stored[name] = StoredWeight(
+                path.name, file.tell(), weight.num_bytes, weight.shape, weight.dtype
+            )
+            file.write(memoryview(array.reshape(-1)).cast("B"))
+    assert not stored or start == min(slot.offset for slot in stored.values())
+    return stored

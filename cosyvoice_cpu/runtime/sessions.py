@@ -1,0 +1,71 @@
+"""ONNX Runtime sessions as this project uses them.
+
+Weights stay where they are: without prepacking ONNX Runtime reads them from the mapped file, so
+all sizes of a ladder, all sessions and all processes share one copy, and a session opens in
+milliseconds. `COSYVOICE_CPU_PREPACK=1` asks for private, repacked copies instead (`docs/
+performance.md` has the figures of both).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+
+from cosyvoice_cpu.errors import BundleError
+
+PREPACK_VARIABLE = "COSYVOICE_CPU_PREPACK"
+_OPEN_SIZES = 3  # graphs of one ladder kept open: the size of the last requests and its neighbours
+_ERROR_LEVEL = 3  # ONNX Runtime's severity; its warnings are about things that users can't change
+
+
+def open_session(path: Path, threads: int, *, prepack: bool, fold: bool = True) -> Any:
+    """An `onnxruntime.InferenceSession` on `path`.
+
+    `prepack` lets the engine keep repacked copies of the weights, which INT4 and INT8 block
+    kernels can't do without. `fold` off keeps weights that are stored half from being expanded in
+    memory once per session. Raises: BundleError if the engine refuses the graph.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERROR_LEVEL
+    # Sessions take turns; one that spins while another computes doubles the time per token.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not (prepack or os.environ.get(PREPACK_VARIABLE) == "1"):
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return ort.InferenceSession(
+            str(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=[] if fold else ["ConstantFolding"],
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise BundleError(
+            f"{path} can't be loaded by ONNX Runtime {ort.__version__}: {reason}",
+            "update onnxruntime, or export the checkpoint again",
+        ) from error
+
+
+class SessionLadder:
+    """The graphs of a ladder, opened when first needed; the last few sizes stay open."""
+
+    def __init__(self, open_size: Callable[[str, int | None], Any]) -> None:
+        self._open_size = open_size
+        self._sessions: OrderedDict[tuple[str, int | None], Any] = OrderedDict()
+
+    def get(self, variant: str, size: int | None) -> Any:
+        """The session of `variant` for `size` (None: the graph for any length)."""
+        key = (variant, size)
+        if key not in self._sessions:
+            self._sessions[key] = self._open_size(variant, size)
+        self._sessions.move_to_end(key)
+        while len(self._sessions) > _OPEN_SIZES:
+            self._sessions.popitem(last=False)
+        return self._sessions[key]

@@ -1,0 +1,244 @@
+"""The stage API on a bundle's engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.bundle.manifest import Manifest
+from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
+from cosyvoice_cpu.errors import BundleError, SynthesisError, UsageError
+from cosyvoice_cpu.runtime.flow import FlowEncoderEngine, FlowEstimatorEngine
+from cosyvoice_cpu.runtime.speech_lm import SpeechLMEngine
+from cosyvoice_cpu.runtime.vocoder import VocoderEngine
+from cosyvoice_cpu.stages import FlowCondition
+from cosyvoice_cpu.synthesis.decoding import generate
+from cosyvoice_cpu.synthesis.noise import flow_noise
+from cosyvoice_cpu.synthesis.rules import decoding_rules
+from cosyvoice_cpu.synthesis.solver import solve
+
+if TYPE_CHECKING:
+    from cosyvoice_cpu.frontend.prepare import FrontEndModels
+    from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
+
+Floats = NDArray[np.float32]
+
+
+class BundleStages:
+    """Implements `cosyvoice_cpu.stages.Stages`; engines open when a stage is first used."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self.bundle = bundle
+        self.threads = threads
+        self._rules = decoding_rules(bundle.manifest)
+
+    @classmethod
+    def load(cls, path: Path, threads: int = 1, *, trust: bool = False) -> BundleStages:
+        """Check the bundle at `path` and prepare it; `trust` skips the digests.
+
+        Raises: BundleError, ManifestError.
+        """
+        return cls(open_bundle(path, trust=trust), threads)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says about itself."""
+        return self.bundle.manifest
+
+    @property
+    def bundle_path(self) -> Path:
+        """The bundle's folder, absolute."""
+        return self.bundle.path
+
+    @property
+    def max_frames(self) -> int:
+        """Mel frames, prompt included, that flow and vocoder take in one piece."""
+        tops = [self._flow_estimator.max_frames, self._vocoder.max_frames]
+        return min([top for top in tops if top], default=self.manifest.synthesis.max_frames)
+
+    def tokenizer(self) -> TextTokenizer | None:
+        """The text tokenizer, None for a bundle without front end."""
+        if "text_tokenizer" not in self.manifest.components:
+            return None
+        from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
+
+        return TextTokenizer.load(
+            self.bundle.path / "text_tokenizer", generation=self.manifest.generation
+        )
+
+    def front_end(self) -> FrontEndModels:
+        """Speaker encoder and speech tokenizer. Raises: BundleError for a bundle without them."""
+        from cosyvoice_cpu.frontend.prepare import FrontEndModels
+
+        missing = {"speaker_encoder", "speech_tokenizer"} - self.manifest.components.keys()
+        if missing:
+            raise BundleError(
+                f"{self.bundle.path} has no {' and no '.join(sorted(missing))}",
+                "export the checkpoint without --no-front-end, or use a ready speaker file",
+            )
+        return FrontEndModels(
+            self.bundle.file("speaker_encoder", "speaker_encoder.onnx"),
+            self.bundle.file("speech_tokenizer", "speech_tokenizer.onnx"),
+        )
+
+    @cached_property
+    def _speech_lm(self) -> SpeechLMEngine:
+        return SpeechLMEngine(self.bundle, self.threads)
+
+    @cached_property
+    def _flow_encoder(self) -> FlowEncoderEngine:
+        return FlowEncoderEngine(self.bundle, self.threads)
+
+    @cached_property
+    def _flow_estimator(self) -> FlowEstimatorEngine:
+        return FlowEstimatorEngine(self.bundle, self.threads)
+
+    @cached_property
+    def _vocoder(self) -> VocoderEngine:
+        return VocoderEngine(self.bundle, self.threads)
+
+    def speech_lm_logits(
+        self,
+        text_ids: Sequence[int],
+        speech_ids: Sequence[int],
+        *,
+        prompt_text_ids: Sequence[int] = (),
+        prompt_speech_ids: Sequence[int] = (),
+        embedding: Floats | None = None,
+    ) -> Floats:
+        """One pass over prompt and forced tokens; `embedding` is unused in generation 3."""
+        rows = self._speech_lm.rows(text_ids, prompt_text_ids, [*prompt_speech_ids, *speech_ids])
+        return self._speech_lm.start().append(rows, wanted=len(speech_ids) + 1)
+
+    def generate_speech_tokens(
+        self,
+        text_ids: Sequence[int],
+        *,
+        prompt_text_ids: Sequence[int] = (),
+        prompt_speech_ids: Sequence[int] = (),
+        sampler: str = "ras",
+        seed: int = 0,
+        min_tokens: int | None = None,
+        max_tokens: int | None = None,
+        original_stop_rule: bool = False,
+        embedding: Floats | None = None,
+    ) -> list[int]:
+        """The loop of `synthesis.decoding`; `embedding` is unused in generation 3."""
+        return generate(
+            self._speech_lm.start(),
+            text_ids,
+            self._rules,
+            prompt_text_ids=prompt_text_ids,
+            prompt_speech_ids=prompt_speech_ids,
+            sampler=sampler,
+            seed=seed,
+            min_tokens=min_tokens,
+            max_tokens=max_tokens,
+            original_stop_rule=original_stop_rule,
+        )
+
+    def flow_condition(
+        self,
+        tokens: Sequence[int],
+        *,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        finalize: bool = True,
+        streaming: bool = False,
+    ) -> FlowCondition:
+        """`streaming` is unused in generation 3: its encoder has no attention to mask.
+
+        Raises: SynthesisError if no frame follows the prompt's, or an id is out of range.
+        """
+        ids = [*prompt_tokens, *tokens]
+        synthesis = self.manifest.synthesis
+        used = len(ids) - (0 if finalize else synthesis.pre_lookahead_tokens)
+        if used * self.manifest.audio.mel_frames_per_token <= len(prompt_mel):
+            raise SynthesisError(
+                f"{len(ids)} speech tokens leave no mel frame behind the {len(prompt_mel)} "
+                "of the prompt",
+                "give a longer text",
+            )
+        mu, speaker = self._flow_encoder.encode(ids, embedding, finalize=finalize)
+        cond = np.zeros_like(mu)
+        cond[:, : len(prompt_mel)] = np.asarray(prompt_mel, np.float32).T
+        return {"mu": mu, "cond": cond, "speaker": speaker}
+
+    def flow_velocity(
+        self,
+        x: Floats,
+        mask: Floats,
+        mu: Floats,
+        t: Floats,
+        speaker: Floats,
+        cond: Floats,
+        *,
+        streaming: bool = False,
+    ) -> Floats:
+        """The estimator once, at one of the solver's times. Raises: UsageError for another t."""
+        return self._flow_estimator.velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
+
+    def tokens_to_mel(
+        self,
+        tokens: Sequence[int],
+        *,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        finalize: bool = True,
+        streaming: bool = False,
+        steps: int = 10,
+        noise: Floats | None = None,
+    ) -> Floats:
+        """Condition, then guided Euler steps from the fixed noise or `noise` [80, T].
+
+        Raises: UsageError unless `steps` is what the graphs were made for.
+        """
+        synthesis = self.manifest.synthesis
+        if steps != synthesis.solver_steps:
+            raise UsageError(
+                f"this bundle's flow takes {synthesis.solver_steps} steps, not {steps}",
+                "leave the number of steps alone, or use the torch reference",
+            )
+        condition = self.flow_condition(
+            tokens,
+            prompt_tokens=prompt_tokens,
+            prompt_mel=prompt_mel,
+            embedding=embedding,
+            finalize=finalize,
+        )
+
+        def velocity(
+            x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
+        ) -> Floats:
+            return self.flow_velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
+
+        bins, frames = condition["mu"].shape
+        mel = solve(
+            velocity,
+            flow_noise(frames, bins) if noise is None else noise,
+            **condition,
+            cfg_rate=synthesis.cfg_rate,
+            steps=steps,
+        )
+        return mel[:, len(prompt_mel) :]
+
+    def mel_to_f0(self, mel: Floats, *, finalize: bool = True) -> Floats:
+        """Raises: SynthesisError if `mel` is too short."""
+        return self._vocoder.f0(mel, finalize=finalize)
+
+    def f0_to_source(self, f0: Floats) -> Floats:
+        """Raises: SynthesisError beyond the 300 s of the fixed noise."""
+        return self._vocoder.source(f0)
+
+    def mel_to_waveform(
+        self, mel: Floats, *, finalize: bool = True, source: Floats | None = None
+    ) -> Floats:
+        """Raises: SynthesisError if `mel` is too short or too long, ValueError for a source."""
+        return self._vocoder.waveform(mel, finalize=finalize, source=source)

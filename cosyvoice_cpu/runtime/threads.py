@@ -1,0 +1,73 @@
+"""How many threads to compute with.
+
+An explicit number wins, then the variable COSYVOICE_CPU_THREADS, then the default: physical cores
+that this process may use, within a container's quota. Two threads on one core's hyper-threads
+slow matrix products down.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cosyvoice_cpu.errors import UsageError
+
+THREADS_VARIABLE = "COSYVOICE_CPU_THREADS"
+_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+_TOPOLOGY = Path("/sys/devices/system/cpu")
+
+
+def resolve_threads(threads: int | None = None) -> int:
+    """The number to use. Raises: UsageError for a number below 1 or a variable that is none."""
+    if threads is None and (text := os.environ.get(THREADS_VARIABLE, "").strip()):
+        try:
+            threads = int(text)
+        except ValueError:
+            raise UsageError(
+                f"{THREADS_VARIABLE} is {text!r}, not a number", "set it to 1 or more, or unset it"
+            ) from None
+    if threads is None:
+        return default_threads()
+    if not 1 <= threads <= 1024:
+        raise UsageError(f"{threads} threads can't be used", "give a number from 1 to 1024")
+    return threads
+
+
+def default_threads() -> int:
+    """Usable physical cores, at most the quota, at least 1."""
+    cores = len(_physical_cores(_usable_cpus()))
+    quota = _quota()
+    return max(1, min(cores, int(quota)) if quota else cores)
+
+
+def _usable_cpus() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
+def _physical_cores(cpus: set[int]) -> set[str]:
+    """One name for each core of `cpus`; a CPU of unknown topology counts as a core."""
+    cores = set()
+    for cpu in cpus:
+        siblings = _TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list"
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            cores.add(f"cpu{cpu}")
+    return cores
+
+
+def _quota() -> float | None:
+    """CPUs that the control group grants, None without a limit."""
+    try:
+        if _CGROUP_V2.exists():
+            limit, period = _CGROUP_V2.read_text().split()[:2]
+        else:
+            limit = (_CGROUP_V1 / "cpu.cfs_quota_us").read_text()
+            period = (_CGROUP_V1 / "cpu.cfs_period_us").read_text()
+        share = int(limit) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+    return share if share > 0 else None
