@@ -17,7 +17,6 @@ from bundle_examples import DRAFT, finish, graph_of, located, make_bundle, tenso
 
 from cosyvoice_cpu.bundle import (
     BundleWriter,
-    ComponentDraft,
     folder_lock,
     open_bundle,
     write_file_atomically,
@@ -60,9 +59,14 @@ def test_a_finished_bundle_opens_and_nothing_else_is_left(tmp_path: Path) -> Non
     assert names(tmp_path / "voice") == ["manifest.json", "speakers", "vocoder"]
 
 
-def test_a_draft_taken_from_a_component_makes_that_component_again(tmp_path: Path) -> None:
-    bundle = open_bundle(make_bundle(tmp_path / "voice"))
-    assert ComponentDraft.of(bundle.component("vocoder")) == DRAFT
+def test_a_copied_component_is_the_same_in_the_new_bundle(tmp_path: Path) -> None:
+    old = open_bundle(make_bundle(tmp_path / "voice"))
+    with BundleWriter(tmp_path / "copy") as writer:
+        assert writer.copy_component(old, "vocoder") == DRAFT
+        finish(writer)
+    new = open_bundle(tmp_path / "copy")
+    assert new.component("vocoder") == old.component("vocoder")
+    assert new.file("vocoder", "w.bin").read_bytes() == old.file("vocoder", "w.bin").read_bytes()
 
 
 def test_an_existing_bundle_is_kept_unless_overwrite_is_asked_for(tmp_path: Path) -> None:

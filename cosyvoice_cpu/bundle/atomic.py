@@ -35,8 +35,12 @@ def is_disk_full(error: BaseException) -> bool:
 
 def fsync_file(path: Path) -> None:
     """Have the content of `path` reach the disk before a rename makes it visible."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
+    # Windows flushes only what is open for writing; elsewhere a read-only copy must do.
+    handle = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def fsync_folder(folder: Path) -> None:

@@ -48,7 +48,7 @@ from cosyvoice_cpu.bundle.manifest import (
     dump_manifest,
 )
 from cosyvoice_cpu.bundle.paths import unsafe_path
-from cosyvoice_cpu.bundle.reader import check_structure
+from cosyvoice_cpu.bundle.reader import Bundle, check_structure
 from cosyvoice_cpu.errors import BundleError
 
 Engine = Literal["onnxruntime", "numpy", "tokenizers"]
@@ -107,6 +107,17 @@ class BundleWriter:
         folder = self._partial / component
         folder.mkdir(exist_ok=True)
         return folder / file
+
+    def copy_component(self, bundle: Bundle, name: ComponentName) -> ComponentDraft:
+        """Copy a component of an open bundle as it is; the draft to give to `finish`.
+
+        Raises: BundleError if the bundle has no such component.
+        """
+        component = bundle.component(name)
+        for entry in component.files:
+            file = entry.path.split("/")[1]
+            shutil.copyfile(bundle.file(name, file), self.path_for(name, file))
+        return ComponentDraft.of(component)
 
     def speakers_folder(self) -> Path:
         """The new bundle's `speakers/` folder, made if absent."""
@@ -191,12 +202,12 @@ class BundleWriter:
         self._check_target()  # another writer may have been faster
         aside = self._target.parent / replaced_name(self._target.name)
         replaces = self._target.exists()
-        if replaces:
-            os.rename(self._target, aside)
         try:
+            if replaces:
+                os.rename(self._target, aside)
             os.rename(self._partial, self._target)
         except BaseException:
-            if replaces:
+            if aside.exists() and not self._target.exists():
                 os.rename(aside, self._target)
             raise
         fsync_folder(self._target.parent)
