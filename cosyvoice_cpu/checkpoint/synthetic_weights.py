@@ -14,7 +14,7 @@ from math import prod, sqrt
 from typing import TYPE_CHECKING
 
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
-from cosyvoice_cpu.checkpoint.cosyvoice3 import expected_tensors
+from cosyvoice_cpu.checkpoint.cosyvoice3_tensors import expected_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
