@@ -115,8 +115,12 @@ class FlowEstimatorEngine:
             pair = pair[:_BATCH]
             waiting = [i for i in waiting if i not in pair]
             rows = [pair[0], pair[-1]]
-            inputs = [array[rows] for array in (x, mu, speaker, cond)]
-            out = self._pair(*inputs, steps[first], frames[first], streaming)
+            out = self._pair(
+                *(x[rows], mu[rows], speaker[rows], cond[rows]),
+                step=steps[first],
+                frames=frames[first],
+                streaming=streaming,
+            )
             for place, row in enumerate(pair):
                 result[row, :, : frames[first]] = out[place]
         return result
@@ -127,6 +131,7 @@ class FlowEstimatorEngine:
         mu: Floats,
         speaker: Floats,
         cond: Floats,
+        *,
         step: int,
         frames: int,
         streaming: bool,

@@ -101,11 +101,13 @@ class LMUtterance:
     ) -> Floats:
         """Logits [rows] of the first token."""
         rows = self._engine.rows(text_ids, prompt_text_ids, prompt_speech_ids)
-        return self.append(rows, wanted=1)[0]
+        first: Floats = self.append(rows, wanted=1)[0]
+        return first
 
     def step(self, token_id: int) -> Floats:
         """Logits [rows] of the token after `token_id`."""
-        return self.append(self._engine.speech_row(token_id), wanted=1)[0]
+        following: Floats = self.append(self._engine.speech_row(token_id), wanted=1)[0]
+        return following
 
     def append(self, rows: Floats, wanted: int) -> Floats:
         """Read embedding rows [S, hidden]; logits [wanted, table rows] of the last `wanted`."""

@@ -14,7 +14,7 @@ from cosyvoice_cpu.bundle.manifest import Manifest
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.errors import BundleError, SynthesisError, UsageError
 from cosyvoice_cpu.runtime.flow import FlowEncoderEngine, FlowEstimatorEngine
-from cosyvoice_cpu.runtime.speech_lm import SpeechLMEngine
+from cosyvoice_cpu.runtime.speech_lm import LMUtterance, SpeechLMEngine
 from cosyvoice_cpu.runtime.vocoder import VocoderEngine
 from cosyvoice_cpu.stages import FlowCondition
 from cosyvoice_cpu.synthesis.decoding import generate
@@ -102,6 +102,10 @@ class BundleStages:
     def _vocoder(self) -> VocoderEngine:
         return VocoderEngine(self.bundle, self.threads)
 
+    def speech_lm_session(self) -> LMUtterance:
+        """An empty KV cache, for a caller that decodes token by token."""
+        return self._speech_lm.start()
+
     def speech_lm_logits(
         self,
         text_ids: Sequence[int],
@@ -113,7 +117,7 @@ class BundleStages:
     ) -> Floats:
         """One pass over prompt and forced tokens; `embedding` is unused in generation 3."""
         rows = self._speech_lm.rows(text_ids, prompt_text_ids, [*prompt_speech_ids, *speech_ids])
-        return self._speech_lm.start().append(rows, wanted=len(speech_ids) + 1)
+        return self.speech_lm_session().append(rows, wanted=len(speech_ids) + 1)
 
     def generate_speech_tokens(
         self,
@@ -130,7 +134,7 @@ class BundleStages:
     ) -> list[int]:
         """The loop of `synthesis.decoding`; `embedding` is unused in generation 3."""
         return generate(
-            self._speech_lm.start(),
+            self.speech_lm_session(),
             text_ids,
             self._rules,
             prompt_text_ids=prompt_text_ids,

@@ -17,7 +17,7 @@ from cosyvoice_cpu.errors import BundleError
 
 Floats = NDArray[np.float32]
 
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES: dict[str, type[np.floating]] = {"F32": np.float32, "F16": np.float16}
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 
 
@@ -34,7 +34,7 @@ class EmbeddingTable:
                 entry = json.loads(file.read(length))[name]
             rows, width = entry["shape"]
             start, end = entry["data_offsets"]
-            dtype = _DTYPES[entry["dtype"]]
+            dtype = np.dtype(_DTYPES[entry["dtype"]])
             if end - start != rows * width * dtype.itemsize:
                 raise ValueError(f"the size of {name} does not fit its shape")
             self._rows: NDArray[np.floating] = np.memmap(

@@ -109,8 +109,8 @@ class VocoderEngine:
             "source": np.pad(np.asarray(source[:, :samples], np.float32), ((0, 0), (0, padding))),
             "valid_frames": np.array([frames]),
         }
-        waveform: Floats = session.run(["waveform"], feed)[0]
-        return waveform[0]
+        waveform: Floats = session.run(["waveform"], feed)[0][0]
+        return waveform
 
     def _require_length(self, mel: Floats, finalize: bool) -> None:
         least = 1 if finalize else self._synthesis.vocoder_lookahead_frames + 1
