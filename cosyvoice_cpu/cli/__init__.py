@@ -1,1 +1,76 @@
-"""The command line: one thin file per command."""
+"""The command line: one thin file per command.
+
+A command parses, calls the library and prints; results go to stdout, everything else to stderr.
+To add one, write its file and register it below.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cosyvoice_cpu.cli import export, info
+from cosyvoice_cpu.cli.failures import INTERRUPTED, FailureLines, report_interrupt
+from cosyvoice_cpu.cli.options import ENVIRONMENT_PREFIX
+
+app = typer.Typer(
+    name="cosyvoice-cpu",
+    cls=FailureLines,
+    help=(
+        "CosyVoice speech synthesis on a CPU.\n\n"
+        'Example: cosyvoice-cpu synth "Hello" --output hello.wav'
+    ),
+    epilog=(
+        "Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 a quality gate refused,"
+        " 130 interrupted."
+    ),
+    context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX},
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain text: the same on a terminal, in a pipe and in docs/cli.md
+    pretty_exceptions_enable=False,
+)
+
+app.command("export")(export.export)
+app.command("info")(info.info)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from cosyvoice_cpu import __version__
+
+        typer.echo(f"cosyvoice-cpu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", is_eager=True, callback=_print_version
+        ),
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option(
+            "--debug",
+            help="Log what happens, and show the traceback of an error. Goes anywhere in the line.",
+        ),
+    ] = False,
+) -> None:
+    if debug:
+        import logging
+
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    """Run the command line; the entry point of `cosyvoice-cpu` and `python -m cosyvoice_cpu`."""
+    try:
+        app(prog_name="cosyvoice-cpu")
+    except KeyboardInterrupt:  # between the commands' own handling and the interpreter's end
+        report_interrupt()
+        sys.exit(INTERRUPTED)

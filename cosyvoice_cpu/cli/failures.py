@@ -1,0 +1,86 @@
+"""The one place that turns what went wrong into plain lines and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from cosyvoice_cpu.errors import CosyVoiceError
+
+FAILED = 1
+INTERRUPTED = 130
+
+
+class FailureLines(TyperGroup):
+    """The group of all commands; every exception of a command ends here.
+
+    Wrong usage is left to Typer, which names the option and exits with 2.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take `--debug` from anywhere in the line: it is typed behind what just failed."""
+        end = args.index("--") if "--" in args else len(args)
+        if "--debug" in args[:end]:
+            rest = [argument for argument in args[:end] if argument != "--debug"]
+            args = ["--debug", *rest, *args[end:]]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises: typer.Exit with the code of what went wrong."""
+        try:
+            return super().invoke(ctx)
+        except CosyVoiceError as error:
+            _show_traceback(ctx)
+            report(error)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            report_interrupt()
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            _close_stdout()
+            raise typer.Exit(FAILED) from None
+        except MemoryError as error:
+            _show_traceback(ctx)
+            report(CosyVoiceError("out of memory", "give a shorter text, or free some memory"))
+            raise typer.Exit(FAILED) from error
+        except Exception as error:
+            if type(error).__module__.startswith(("typer.", "click.")):
+                raise  # wrong usage, exits and aborts
+            _show_traceback(ctx)
+            hint = "" if ctx.params.get("debug") else "run again with --debug and report the output"
+            report(CosyVoiceError(f"internal error, {type(error).__name__}: {error}", hint))
+            raise typer.Exit(FAILED) from error
+
+
+def report(error: CosyVoiceError) -> None:
+    """Print the fact and the remedy, a line each."""
+    print(f"error: {one_line(error.what)}", file=sys.stderr)
+    if error.hint:
+        print(f"hint:  {one_line(error.hint)}", file=sys.stderr)
+
+
+def report_interrupt() -> None:
+    """Say that the user ended the command."""
+    print("interrupted", file=sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """`text` with line ends and other control characters escaped: file names may hold them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _show_traceback(ctx: Any) -> None:
+    if ctx.params.get("debug"):
+        traceback.print_exc()
+
+
+def _close_stdout() -> None:
+    """Nobody reads stdout any more; the interpreter's last flush must not complain again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
