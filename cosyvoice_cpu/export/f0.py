@@ -8,11 +8,12 @@ shifted frames. The excitation noise is an input: the graph has no randomness of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
 from cosyvoice_cpu.export.graph import GraphBuilder
@@ -30,7 +31,7 @@ def f0_weights(network: Vocoder) -> dict[str, Weight]:
         "source.weight": tensor_weight(merge.weight.T),
         "source.bias": tensor_weight(merge.bias),
     }
-    for i, conv in enumerate(predictor.convs):
+    for i, conv in enumerate(cast("Sequence[nn.Conv1d]", predictor.convs)):
         weights[f"f0.{i}.weight"] = tensor_weight(_as_product(conv.weight))
         weights[f"f0.{i}.bias"] = tensor_weight(conv.bias)
     return weights
@@ -50,7 +51,7 @@ def build_f0_predictor(
     """
     graph = GraphBuilder("f0_predictor", stored)
     mel = graph.input("mel", np.float32, [config.in_channels, "frames_and_context"])
-    h: str = graph.node("Transpose", [mel], perm=[1, 0])
+    h = graph.node("Transpose", [mel], perm=[1, 0])
     h = graph.node("Cast", [h], to=_DOUBLE)  # [T + 3, 80]
     zero, one = graph.constant(np.float64(0)), graph.constant(np.float64(1))
     for i in range(5):
@@ -88,18 +89,18 @@ def build_excitation(config: VocoderConfig, stored: Mapping[str, StoredWeight], 
     def scalar(value: float) -> str:
         return graph.constant(np.float32(value))
 
-    column: str = graph.node("Unsqueeze", [f0, graph.integers(1)])  # [T, 1]
+    column = graph.node("Unsqueeze", [f0, graph.integers(1)])  # [T, 1]
     order = graph.constant(np.arange(1, harmonics + 1, dtype=np.float32))
     turns = graph.node("Div", [graph.mul(column, order), scalar(config.sampling_rate)])
     turns = graph.node("Mod", [turns, scalar(1)], fmod=1)
     turns = graph.node("Cast", [turns], to=_DOUBLE)
-    phase: str = graph.node("CumSum", [turns, graph.constant(np.int64(0))])
+    phase = graph.node("CumSum", [turns, graph.constant(np.int64(0))])
     phase = graph.node("Cast", [phase], to=_FLOAT)
     for factor in (2.0, math.pi, float(samples)):
         phase = graph.mul(phase, scalar(factor))
     sine = graph.node("Sin", [graph.node("Cast", [phase], to=_DOUBLE)])
     sine = graph.mul(graph.node("Cast", [sine], to=_FLOAT), scalar(config.nsf_alpha))
-    is_voiced: str = graph.node("Greater", [column, scalar(config.nsf_voiced_threshold)])
+    is_voiced = graph.node("Greater", [column, scalar(config.nsf_voiced_threshold)])
     zero = scalar(0)
     sine = graph.node("Where", [is_voiced, sine, zero])  # [T, 9]
     level = graph.node("Where", [is_voiced, scalar(config.nsf_sigma), scalar(config.nsf_alpha / 3)])

@@ -44,7 +44,7 @@ def build_flow_encoder(config: FlowConfig, stored: Mapping[str, StoredWeight], p
 
     rows = graph.node("Gather", [graph.weight("token_embedding"), tokens], axis=0)
     rows = graph.mul(rows, graph.node("Unsqueeze", [known, graph.integers(1)]))
-    x: str = graph.node("Transpose", [rows], perm=[1, 0])  # [80, N + look-ahead]
+    x = graph.node("Transpose", [rows], perm=[1, 0])  # [80, N + look-ahead]
     x = graph.node("Unsqueeze", [x, graph.integers(0)])
     h = graph.node("Conv", [x, graph.weight("ahead.weight"), graph.weight("ahead.bias")])
     h = graph.node("LeakyRelu", [h], alpha=_LOOKAHEAD_SLOPE)
@@ -58,7 +58,7 @@ def build_flow_encoder(config: FlowConfig, stored: Mapping[str, StoredWeight], p
 
     norm = graph.node("ReduceL2", [embedding, graph.integers(1)], keepdims=1)
     norm = graph.node("Max", [norm, graph.constant(np.float32(_MIN_NORM))])
-    unit: str = graph.node("Div", [embedding, norm])
+    unit = graph.node("Div", [embedding, norm])
     speaker = graph.linear(unit, "speaker.weight", "speaker.bias")
     graph.output(speaker, "speaker", np.float32, [1, config.output_size])
     graph.save(path)

@@ -12,8 +12,9 @@ What differs from the torch network, and why:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.checkpoint.config import EstimatorConfig
 from cosyvoice_cpu.export.graph import MICROSOFT, Dim, GraphBuilder
 from cosyvoice_cpu.export.weights import StoredWeight, Weight, joined_weight, tensor_weight
-from cosyvoice_cpu.networks.flow_estimator import FlowEstimator, rotary_table
+from cosyvoice_cpu.networks.flow_estimator import Block, FlowEstimator, rotary_table
 
 GUIDANCE_BATCH = 2  # row 0 conditioned, row 1 not
 _NORM_EPS = 1e-6
@@ -47,7 +48,7 @@ def flow_estimator_weights(
     for name, conv in (("conv1", embedding.conv1), ("conv2", embedding.conv2)):
         weights[f"position.{name}.weight"] = tensor_weight(conv.weight)
         weights[f"position.{name}.bias"] = tensor_weight(conv.bias)
-    for i, block in enumerate(network.blocks):
+    for i, block in enumerate(_blocks(network)):
         attention = block.attention
         projections = [attention.query, attention.key, attention.value]
         weights |= {
@@ -66,6 +67,10 @@ def flow_estimator_weights(
     return weights
 
 
+def _blocks(network: FlowEstimator) -> Sequence[Block]:
+    return cast("Sequence[Block]", network.blocks)
+
+
 @torch.inference_mode()
 def modulation_table(network: FlowEstimator, times: NDArray[np.float32]) -> NDArray[np.float32]:
     """Modulations [steps, 6 depth + 2, dim], scales as 1 + scale.
@@ -75,7 +80,7 @@ def modulation_table(network: FlowEstimator, times: NDArray[np.float32]) -> NDAr
     """
     time = F.silu(network.time_embedding(torch.tensor(times)))  # [steps, dim]
     dim = network.config.dim
-    rows = [block.modulation(time).unflatten(1, (_MODULATIONS, dim)) for block in network.blocks]
+    rows = [block.modulation(time).unflatten(1, (_MODULATIONS, dim)) for block in _blocks(network)]
     for block_rows in rows:
         block_rows[:, [1, 4]] += 1
     final = network.final_modulation(time).unflatten(1, (2, dim))
@@ -109,15 +114,15 @@ def build_flow_estimator(
 
     length = graph.node("Shape", [x], start=2, end=3)  # folded away in static graphs
     h = _input_embedding(graph, config, (x, cond, mu, speaker), length)  # [2 T, dim]
-    table: str = graph.node("Gather", [graph.weight("modulation"), step], axis=0)
+    table = graph.node("Gather", [graph.weight("modulation"), step], axis=0)
     attention = _Attention(graph, config, length, valid, chunked=chunked)
 
     def modulation(row: int) -> str:
-        value: str = graph.node("Gather", [table, graph.constant(np.int64(row))], axis=0)
+        value = graph.node("Gather", [table, graph.constant(np.int64(row))], axis=0)
         return value
 
     def norm(value: str, scale: int, shift: int) -> str:
-        normed: str = graph.node(
+        normed = graph.node(
             "LayerNormalization",
             [value, modulation(scale), modulation(shift)],
             axis=-1,
@@ -126,7 +131,7 @@ def build_flow_estimator(
         return normed
 
     def gemm(value: str, name: str) -> str:
-        product: str = graph.node(
+        product = graph.node(
             "Gemm", [value, graph.weight(f"{name}.weight"), graph.weight(f"{name}.bias")]
         )
         return product
@@ -166,7 +171,7 @@ def _input_embedding(
         joined = graph.concat([x, cond, mu, spread], axis=1)  # [2, 320, T]
         joined = graph.node("Transpose", [joined], perm=[0, 2, 1])
         h = graph.linear(joined, "input.weight", "input.bias")  # [2, T, dim]
-        p: str = graph.node("Transpose", [h], perm=[0, 2, 1])
+        p = graph.node("Transpose", [h], perm=[0, 2, 1])
         for name in ("position.conv1", "position.conv2"):
             kernel = 31
             p = graph.node(
@@ -197,11 +202,11 @@ class _Attention:
         with graph.scope("mask"):
             zero, one = graph.constant(np.int64(0)), graph.constant(np.int64(1))
             scalar = graph.node("Squeeze", [length])
-            position: str = graph.node("Range", [zero, scalar, one])
-            padding: str = graph.node("GreaterOrEqual", [position, valid])
+            position = graph.node("Range", [zero, scalar, one])
+            padding = graph.node("GreaterOrEqual", [position, valid])
             column = graph.integers(1)
             if chunked:
-                chunk: str = graph.node(
+                chunk = graph.node(
                     "Div", [position, graph.constant(np.int64(config.static_chunk_size))]
                 )
                 last = graph.node(
@@ -238,7 +243,7 @@ class _Attention:
         shape = graph.concat(
             [graph.integers(GUIDANCE_BATCH), length, graph.integers(heads), width], axis=0
         )
-        expanded: str = graph.node(
+        expanded = graph.node(
             "Expand", [graph.node("Unsqueeze", [mask, graph.integers(0, 2)]), shape]
         )
         return expanded
@@ -246,9 +251,9 @@ class _Attention:
     def mix(self, qkv: str) -> str:
         """[2 T, 3 heads dim_head] to the attended values [2 T, heads dim_head]."""
         graph, config = self._graph, self._config
-        query, key, value = graph.node("Split", [qkv], outputs=3, axis=1, num_outputs=3)
+        query, key, value = graph.nodes("Split", [qkv], 3, axis=1, num_outputs=3)
         width = config.heads * config.dim_head
-        mixed: str = graph.node(
+        mixed = graph.node(
             "MultiHeadAttention",
             [
                 self._masked(query, self._query_mask),
@@ -266,7 +271,7 @@ class _Attention:
         graph, config = self._graph, self._config
         x = graph.reshape(x, GUIDANCE_BATCH, -1, config.heads, config.dim_head)
         first = graph.reshape(graph.slice(x, 0, 1, axis=2), GUIDANCE_BATCH, -1, config.dim_head)
-        turned: str = graph.node(
+        turned = graph.node(
             "RotaryEmbedding",
             [first, self._first_position, self._cos, self._sin],
             domain=MICROSOFT,

@@ -101,16 +101,20 @@ class GraphBuilder:
                 )
         return f"{name}.float32" if stored.dtype == np.float16 else name
 
-    def node(
+    def node(self, op: str, inputs: Sequence[str], *, domain: str = "", **attributes: Any) -> str:
+        """Add a node with one output; returns the output's name."""
+        return self.nodes(op, inputs, 1, domain=domain, **attributes)[0]
+
+    def nodes(
         self,
         op: str,
         inputs: Sequence[str],
+        outputs: int | Sequence[str],
         *,
         domain: str = "",
-        outputs: int | Sequence[str] = 1,
         **attributes: Any,
-    ) -> Any:
-        """Add a node; returns its output name, or the list of names for several outputs."""
+    ) -> list[str]:
+        """Add a node with several outputs, counted or named; returns their names."""
         self._counter += 1
         label = "/".join([*self._scope, f"{op}_{self._counter}"])
         if isinstance(outputs, int):
@@ -120,32 +124,32 @@ class GraphBuilder:
         self._nodes.append(
             helper.make_node(op, list(inputs), names, name=label, domain=domain, **attributes)
         )
-        return names[0] if outputs == 1 else names
+        return names
 
     def linear(self, x: str, weight: str, bias: str | None = None) -> str:
         """x @ weight + bias with the weight stored [in, out], as the kernel reads it."""
-        y: str = self.node("MatMul", [x, self.weight(weight)])
-        return self.node("Add", [y, self.weight(bias)]) if bias else y  # type: ignore[no-any-return]
+        y = self.node("MatMul", [x, self.weight(weight)])
+        return self.node("Add", [y, self.weight(bias)]) if bias else y
 
     def add(self, a: str, b: str) -> str:
         """a + b."""
-        return self.node("Add", [a, b])  # type: ignore[no-any-return]
+        return self.node("Add", [a, b])
 
     def mul(self, a: str, b: str) -> str:
         """a * b."""
-        return self.node("Mul", [a, b])  # type: ignore[no-any-return]
+        return self.node("Mul", [a, b])
 
     def reshape(self, x: str, *shape: int) -> str:
         """Reshape to constants (0 copies a dimension, -1 infers one)."""
-        return self.node("Reshape", [x, self.integers(*shape)])  # type: ignore[no-any-return]
+        return self.node("Reshape", [x, self.integers(*shape)])
 
     def concat(self, values: Sequence[str], axis: int) -> str:
         """Join along `axis`."""
-        return self.node("Concat", values, axis=axis)  # type: ignore[no-any-return]
+        return self.node("Concat", values, axis=axis)
 
     def slice(self, x: str, start: int, end: int, axis: int) -> str:
         """x[start:end] along `axis`."""
-        return self.node(  # type: ignore[no-any-return]
+        return self.node(
             "Slice",
             [x, self.integers(start), self.integers(end), self.integers(axis)],
         )

@@ -11,16 +11,17 @@ graph: the run time maps them and touches only the rows that are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.checkpoint.config import SpeechLMConfig
-from cosyvoice_cpu.export.graph import MICROSOFT, GraphBuilder
+from cosyvoice_cpu.export.graph import MICROSOFT, Dim, GraphBuilder
 from cosyvoice_cpu.export.weights import StoredWeight, Weight, joined_weight, tensor_weight
-from cosyvoice_cpu.networks.speech_lm import SpeechLM
+from cosyvoice_cpu.networks.speech_lm import DecoderLayer, SpeechLM
 
 # Speech tokens of a minute, their prompt and a long text; 2 x 64 floats for each position.
 MAX_POSITIONS = 8192
@@ -37,7 +38,7 @@ def speech_lm_weights(network: SpeechLM) -> dict[str, Weight]:
         "norm.weight": tensor_weight(network.norm.weight),
         "head.weight": tensor_weight(network.head.weight.T),
     }
-    for i, layer in enumerate(network.layers):
+    for i, layer in enumerate(cast("Sequence[DecoderLayer]", network.layers)):
         name, attention, mlp = f"layers.{i}", layer.self_attn, layer.mlp
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         weights |= {
@@ -73,7 +74,8 @@ def build_speech_lm(config: SpeechLMConfig, stored: Mapping[str, StoredWeight], 
     `present_value_i`, which may be bound to the same memory as the past.
     """
     graph = GraphBuilder("speech_lm", stored)
-    hidden, kv_shape = config.hidden_size, [1, config.num_kv_heads, "cache", config.head_dim]
+    hidden = config.hidden_size
+    kv_shape: list[Dim] = [1, config.num_kv_heads, "cache", config.head_dim]
     x = graph.input("inputs_embeds", np.float32, [1, "sequence", hidden])
     rows = graph.input("rows", np.int64, ["rows"])
     last = graph.input("last_position", np.int32, [1])
@@ -85,14 +87,14 @@ def build_speech_lm(config: SpeechLMConfig, stored: Mapping[str, StoredWeight], 
         past = [graph.input(f"past_{part}_{i}", np.float32, kv_shape) for part in ("key", "value")]
         with graph.scope(name):
             qkv = graph.linear(y, f"{name}.qkv.weight", f"{name}.qkv.bias")
-            attended, *_ = graph.node(
+            attended, *_ = graph.nodes(
                 "GroupQueryAttention",
                 [
                     *(qkv, "", "", *past, last, total),
                     *(graph.weight("rotary.cos"), graph.weight("rotary.sin")),
                 ],
+                [f"{name}/attention", f"present_key_{i}", f"present_value_{i}"],
                 domain=MICROSOFT,
-                outputs=[f"{name}/attention", f"present_key_{i}", f"present_value_{i}"],
                 num_heads=config.num_heads,
                 kv_num_heads=config.num_kv_heads,
                 do_rotary=1,
@@ -100,34 +102,34 @@ def build_speech_lm(config: SpeechLMConfig, stored: Mapping[str, StoredWeight], 
             )
             for part in ("key", "value"):
                 graph.direct_output(f"present_{part}_{i}", np.float32, kv_shape)
-            y, _, _, x = graph.node(
+            y, _, _, x = graph.nodes(
                 "SkipSimplifiedLayerNormalization",
                 [
                     x,
                     graph.linear(attended, f"{name}.out.weight"),
                     graph.weight(f"{name}.mlp_norm.weight"),
                 ],
+                4,
                 domain=MICROSOFT,
-                outputs=4,
                 epsilon=config.rms_norm_eps,
             )
-            gate, up = graph.node(
+            gate, up = graph.nodes(
                 "Split",
                 [graph.linear(y, f"{name}.gate_up.weight")],
-                outputs=2,
+                2,
                 axis=-1,
                 num_outputs=2,
             )
-            silu: str = graph.node("QuickGelu", [gate], domain=MICROSOFT, alpha=1.0)
+            silu = graph.node("QuickGelu", [gate], domain=MICROSOFT, alpha=1.0)
             down = graph.linear(graph.mul(silu, up), f"{name}.down.weight")
-            y, _, _, x = graph.node(
+            y, _, _, x = graph.nodes(
                 "SkipSimplifiedLayerNormalization",
                 [x, down, graph.weight(f"{following}.weight")],
+                4,
                 domain=MICROSOFT,
-                outputs=4,
                 epsilon=config.rms_norm_eps,
             )
-    wanted: str = graph.node("Gather", [graph.reshape(y, -1, hidden), rows], axis=0)
+    wanted = graph.node("Gather", [graph.reshape(y, -1, hidden), rows], axis=0)
     logits = graph.linear(wanted, "head.weight")
     graph.output(logits, "logits", np.float32, ["rows", config.speech_table_rows])
     graph.save(path)
@@ -136,6 +138,6 @@ def build_speech_lm(config: SpeechLMConfig, stored: Mapping[str, StoredWeight], 
 def _rms_norm(graph: GraphBuilder, x: str, weight: str, epsilon: float) -> str:
     """x / sqrt(mean(x^2) + epsilon) * weight; the later norms are fused with the residual sum."""
     axes = graph.integers(-1)
-    mean: str = graph.node("ReduceMean", [graph.mul(x, x), axes], keepdims=1)
-    root: str = graph.node("Sqrt", [graph.add(mean, graph.constant(np.float32(epsilon)))])
+    mean = graph.node("ReduceMean", [graph.mul(x, x), axes], keepdims=1)
+    root = graph.node("Sqrt", [graph.add(mean, graph.constant(np.float32(epsilon)))])
     return graph.mul(graph.node("Div", [x, root]), graph.weight(weight))

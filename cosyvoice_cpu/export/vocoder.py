@@ -10,11 +10,13 @@ STFT) read the number of valid frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
 from cosyvoice_cpu.export.graph import Dim, GraphBuilder
@@ -33,12 +35,12 @@ def vocoder_weights(network: Vocoder) -> dict[str, Weight]:
     """The stored weights of the generator."""
     weights: dict[str, Weight] = {}
 
-    def convolution(name: str, conv: object) -> None:
-        weights[f"{name}.weight"] = tensor_weight(conv.weight)  # type: ignore[attr-defined]
-        weights[f"{name}.bias"] = tensor_weight(conv.bias)  # type: ignore[attr-defined]
+    def convolution(name: str, conv: nn.Conv1d) -> None:
+        weights[f"{name}.weight"] = tensor_weight(conv.weight)
+        weights[f"{name}.bias"] = tensor_weight(conv.bias)
 
-    def blocks(name: str, modules: list[ResBlock]) -> None:
-        for i, block in enumerate(modules):
+    def blocks(name: str, modules: nn.ModuleList) -> None:
+        for i, block in enumerate(cast("Sequence[ResBlock]", modules)):
             for part in ("convs1", "convs2"):
                 for j, conv in enumerate(getattr(block, part)):
                     convolution(f"{name}.{i}.{part}.{j}", conv)
@@ -49,17 +51,20 @@ def vocoder_weights(network: Vocoder) -> dict[str, Weight]:
                     inverse = (1 / (alpha + np.float32(_SNAKE_EPS))).astype(np.float32)
                     weights[f"{name}.{i}.{part}.{j}.inverse"] = Weight.of(inverse)
 
+    def convolutions(modules: nn.ModuleList) -> Sequence[nn.Conv1d]:
+        return cast("Sequence[nn.Conv1d]", modules)
+
     convolution("conv_pre", network.conv_pre)
     convolution("conv_post", network.conv_post)
-    for i, conv in enumerate(network.source_downs):
+    for i, conv in enumerate(convolutions(network.source_downs)):
         convolution(f"source_downs.{i}", conv)
-    for i, (conv, rate) in enumerate(zip(network.ups, network.config.upsample_rates, strict=True)):
+    rates = network.config.upsample_rates
+    for i, (conv, rate) in enumerate(zip(convolutions(network.ups), rates, strict=True)):
         phases = phase_weights(conv.weight.detach().numpy(), rate)
         weights[f"ups.{i}.weight"] = Weight.of(phases)
-        bias = np.repeat(conv.bias.detach().numpy(), rate)
-        weights[f"ups.{i}.bias"] = Weight.of(bias)
-    blocks("source_resblocks", list(network.source_resblocks))
-    blocks("resblocks", list(network.resblocks))
+        weights[f"ups.{i}.bias"] = tensor_weight(cast("Tensor", conv.bias).repeat_interleave(rate))
+    blocks("source_resblocks", network.source_resblocks)
+    blocks("resblocks", network.resblocks)
     return weights
 
 
@@ -121,7 +126,7 @@ def build_vocoder(
                 )
                 for j in range(count)
             ]
-            total: str = graph.node("Sum", outputs)
+            total = graph.node("Sum", outputs)
             x = graph.mul(total, graph.constant(np.float32(1 / count)))
     x = graph.node("LeakyRelu", [x], alpha=_FINAL_SLOPE)
     x = _convolution(graph, x, "conv_post", pad=6)
@@ -141,7 +146,7 @@ def build_vocoder(
 def _convolution(
     graph: GraphBuilder, x: str, name: str, *, pad: int = 0, stride: int = 1, dilation: int = 1
 ) -> str:
-    y: str = graph.node(
+    y = graph.node(
         "Conv",
         [x, graph.weight(f"{name}.weight"), graph.weight(f"{name}.bias")],
         pads=[pad, 0],
@@ -190,7 +195,7 @@ def _resblock(
 
 def _snake(graph: GraphBuilder, x: str, name: str) -> str:
     """x + sin(alpha x)^2 / alpha."""
-    sine: str = graph.node("Sin", [graph.mul(x, graph.weight(f"{name}.alpha"))])
+    sine = graph.node("Sin", [graph.mul(x, graph.weight(f"{name}.alpha"))])
     return graph.add(x, graph.mul(graph.mul(sine, sine), graph.weight(f"{name}.inverse")))
 
 
@@ -218,7 +223,7 @@ def _stft(graph: GraphBuilder, config: VocoderConfig, source: str, valid: str) -
         one, zero = graph.constant(np.int64(1)), graph.constant(np.int64(0))
         count = graph.node("Squeeze", [graph.node("Shape", [source], start=1, end=2)])
         start, extra = graph.constant(np.int64(-half)), graph.constant(np.int64(half))
-        index: str = graph.node("Range", [start, graph.add(count, extra), one])
+        index = graph.node("Range", [start, graph.add(count, extra), one])
         index = graph.node("Abs", [index])
         samples = graph.mul(valid, graph.constant(np.int64(config.samples_per_frame)))
         last = graph.node("Sub", [samples, one])
@@ -227,7 +232,7 @@ def _stft(graph: GraphBuilder, config: VocoderConfig, source: str, valid: str) -
         padded = graph.node("Gather", [source, index], axis=1)
         padded = graph.node("Unsqueeze", [padded, graph.integers(1)])  # [1, 1, samples + 16]
         analysis, _, _ = _fourier(config)
-        spectrum: str = graph.node(
+        spectrum = graph.node(
             "Conv", [padded, graph.constant(analysis)], strides=[config.istft_hop_len]
         )
         return spectrum
@@ -237,8 +242,8 @@ def _istft(graph: GraphBuilder, config: VocoderConfig, x: str, valid: str) -> st
     """Log-magnitude and phase code [1, 18, frames] to samples [1, 4 (frames - 1)]."""
     with graph.scope("istft"):
         _, synthesis, squared = _fourier(config)
-        log_magnitude, code = graph.node("Split", [x], outputs=2, axis=1, num_outputs=2)
-        magnitude: str = graph.node(
+        log_magnitude, code = graph.nodes("Split", [x], 2, axis=1, num_outputs=2)
+        magnitude = graph.node(
             "Min",
             [graph.node("Exp", [log_magnitude]), graph.constant(np.float32(_MAGNITUDE_LIMIT))],
         )

@@ -57,8 +57,13 @@ class Weight:
         return Weight(self.shape, np.dtype(np.float16), load)
 
 
-def tensor_weight(tensor: Tensor) -> Weight:
-    """A torch tensor, or a view of one: nothing is copied until it is written."""
+def tensor_weight(tensor: Tensor | None) -> Weight:
+    """A torch tensor, or a view of one: nothing is copied until it is written.
+
+    None is in the signature for torch's own typing of biases. Raises: ValueError for it.
+    """
+    if tensor is None:
+        raise ValueError("the layer has no bias")
     return Weight.of(tensor.detach().numpy())
 
 
@@ -118,6 +123,6 @@ def write_weights(
             stored[name] = StoredWeight(
                 path.name, file.tell(), weight.num_bytes, weight.shape, weight.dtype
             )
-            file.write(memoryview(array.reshape(-1)).cast("B"))
+            array.tofile(file)
     assert not stored or start == min(slot.offset for slot in stored.values())
     return stored
