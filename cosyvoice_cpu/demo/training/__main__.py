@@ -1,0 +1,33 @@
+"""`python -m cosyvoice_cpu.demo.training --stage NAME --state DIR`: one stage of the recipe, from
+where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from cosyvoice_cpu.demo.training.stages import STAGES
+
+
+def main() -> None:
+    """Parse the command line and run the stage."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cosyvoice_cpu.demo.training", description=__doc__
+    )
+    parser.add_argument("--stage", required=True, choices=STAGES)
+    parser.add_argument("--state", required=True, type=Path, help="folder for corpus and runs")
+    parser.add_argument("--steps", type=int, help="train up to this step (default: the recipe's)")
+    parser.add_argument(
+        "--hours", type=float, default=20.0, help="training audio of the data stage"
+    )
+    parser.add_argument("--texts", type=int, default=20, help="held-out texts of the measure stage")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.getLogger("faster_whisper").setLevel(logging.WARNING)
+    STAGES[arguments.stage](arguments)
+
+
+main()

@@ -1,0 +1,170 @@
+"""The generated corpus: shards of flat arrays, memory-mapped.
+
+    DIR/train-0000/index.json      one entry per text: text, speaker, tokens, units, phoneme ids
+                   audio.npy       int16   [960 N]     24 kHz
+                   mel.npy         float16 [2 N, 80]   50 Hz, natural logarithm
+                   log_mel.npy     float16 [4 N, 128]  100 Hz, whisper's
+                   f0.npy          float32 [2 N]       Hz, 0 = unvoiced
+                   phase.npy       float32 [2 N]       cycles at the end of each frame
+                   units.npy       uint8   [U]         phoneme id of every 25 ms
+    DIR/heldout-0000, DIR/prompt-0000: the same, never trained on
+
+with N speech tokens in all. A shard is written beside its place and renamed, so it is whole or
+absent, and it depends only on its name: making a corpus again, or longer, never changes a finished
+shard.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.demo.training.sentences import SentenceMaker, Vocabulary
+from cosyvoice_cpu.demo.training.sizes import SAMPLE_RATE, SAMPLES_PER_TOKEN
+from cosyvoice_cpu.frontend import mel_spectrogram, resample, whisper_log_mel
+
+if TYPE_CHECKING:
+    from cosyvoice_cpu.demo.training.hibari_voice import HibariVoice, Speech
+
+TEXTS_PER_SHARD = 500
+HELDOUT_TEXTS = 200
+PROMPT_TEXTS = 12
+_PER_TOKEN = {"audio": SAMPLES_PER_TOKEN, "mel": 2, "log_mel": 4, "f0": 2, "phase": 2}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One text and views into its shard; shapes as in the module's description, N = `tokens`."""
+
+    text: str
+    speaker: str
+    tokens: int
+    phonemes: tuple[int, ...]
+    audio: NDArray[np.int16]
+    mel: NDArray[np.float16]
+    log_mel: NDArray[np.float16]
+    f0: NDArray[np.float32]
+    phase: NDArray[np.float32]
+    units: NDArray[np.uint8]
+
+
+def make_corpus(folder: Path, voice: HibariVoice, vocabulary: Vocabulary, hours: float) -> None:
+    """Write the held-out and prompt shards, then training shards until `folder` holds `hours` of
+    training audio.
+
+    Training texts equal to a held-out one are left out. Shards that exist are kept as they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("heldout", HELDOUT_TEXTS), ("prompt", PROMPT_TEXTS)):
+        maker = SentenceMaker(vocabulary, f"{split}-{voice.name}")
+        texts = [maker.reading_sentence() for _ in range(count)]
+        _make_shard(folder / f"{split}-0000", voice, texts)
+    heldout = {u.text for split in ("heldout", "prompt") for u in Corpus(folder, split)}
+    seconds, number = 0.0, 0
+    while seconds < hours * 3600:
+        name = f"train-{number:04d}"
+        maker = SentenceMaker(vocabulary, f"{name}-{voice.name}")
+        texts = [t for t in (maker.sentence() for _ in range(TEXTS_PER_SHARD)) if t not in heldout]
+        seconds += _make_shard(folder / name, voice, texts)
+        number += 1
+        logger.info("%s: %.2f h of training audio", name, seconds / 3600)
+
+
+def _make_shard(path: Path, voice: HibariVoice, texts: list[str]) -> float:
+    """Write one shard unless it exists; its seconds of audio."""
+    if not path.exists():
+        first_seed = int.from_bytes(path.name.encode(), "big") % 2**31
+        spoken = [voice.speak(text, first_seed + i) for i, text in enumerate(texts)]
+        _write(path, [speech for speech in spoken if speech is not None], voice.name)
+    index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+    return float(sum(entry["tokens"] for entry in index)) / 25
+
+
+def _write(path: Path, speeches: list[Speech], speaker: str) -> None:
+    part = path.with_name(path.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_PER_TOKEN, "units")}
+    for speech in speeches:
+        audio = speech.audio.astype(np.float32) / np.float32(32768)
+        arrays["audio"].append(speech.audio)
+        arrays["mel"].append(mel_spectrogram(audio).astype(np.float16))
+        arrays["log_mel"].append(
+            whisper_log_mel(resample(audio, SAMPLE_RATE, 16000)).T.astype(np.float16)
+        )
+        arrays["f0"].append(speech.f0)
+        arrays["phase"].append(speech.phase)
+        arrays["units"].append(speech.units)
+    for name, parts in arrays.items():
+        np.save(part / f"{name}.npy", np.concatenate(parts))
+    index = [
+        {
+            "text": speech.text,
+            "speaker": speaker,
+            "tokens": len(speech.f0) // 2,
+            "units": len(speech.units),
+            "phonemes": speech.phonemes,
+        }
+        for speech in speeches
+    ]
+    (part / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    os.rename(part, path)
+
+
+class Corpus:
+    """All shards of one split, in order of their names; utterances by number."""
+
+    def __init__(
+        self, folder: Path, split: str, max_shards: int | None = None, only: str | None = None
+    ) -> None:
+        """The first `max_shards` shards of `split`, or the `only` one of that name.
+
+        Raises FileNotFoundError when there is none.
+        """
+        paths = sorted(p for p in folder.glob(only or f"{split}-????") if p.is_dir())[:max_shards]
+        if not paths:
+            raise FileNotFoundError(f"{folder} holds no {split} shard")
+        self._arrays: list[dict[str, NDArray[Any]]] = []
+        self._entries: list[tuple[int, dict[str, Any], int, int]] = []
+        for number, path in enumerate(paths):
+            names = (*_PER_TOKEN, "units")
+            self._arrays.append({n: np.load(path / f"{n}.npy", mmap_mode="r") for n in names})
+            token = unit = 0
+            for entry in json.loads((path / "index.json").read_text(encoding="utf-8")):
+                self._entries.append((number, entry, token, unit))
+                token += entry["tokens"]
+                unit += entry["units"]
+        self.tokens = np.array(
+            [entry["tokens"] for _, entry, _, _ in self._entries]
+        )  # [utterances]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, number: int) -> Utterance:
+        shard, entry, token, unit = self._entries[number]
+        arrays = self._arrays[shard]
+        end = token + entry["tokens"]
+        views = {name: arrays[name][token * k : end * k] for name, k in _PER_TOKEN.items()}
+        return Utterance(
+            text=entry["text"],
+            speaker=entry["speaker"],
+            tokens=entry["tokens"],
+            phonemes=tuple(entry["phonemes"]),
+            units=arrays["units"][unit : unit + entry["units"]],
+            **views,
+        )
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return (self[i] for i in range(len(self)))

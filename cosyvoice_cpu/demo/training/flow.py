@@ -1,0 +1,212 @@
+"""Training of the flow: speech tokens to log-mel by conditional flow matching (arXiv 2210.02747).
+
+As the original trains it (CosyVoice cosyvoice/flow/flow_matching.py and flow.py): straight paths
+from noise to mel, time drawn through a cosine, the beginning of half of the rows given as prompt,
+guidance dropout of all conditions together, and the chunked attention mask in half of the batches.
+Batches are made of whole stretches of a stream of utterances, so they hold no padding, and some are
+long: at inference the network sees prompt and target together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cosyvoice_cpu.demo.training.sizes import FLOW
+from cosyvoice_cpu.demo.training.speech_tokenizer import DIGITS, LEVELS
+from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
+from cosyvoice_cpu.networks.flow_encoder import FlowEncoder
+from cosyvoice_cpu.networks.flow_estimator import FlowEstimator
+
+SIGMA_MIN = 1e-6
+GUIDANCE_DROPOUT = 0.2
+PROMPT_SHARE = 0.7  # longest prompt, as a part of the stretch
+EMBEDDING_JITTER = 0.5  # norm of the noise on the unit speaker embedding: clips of one voice differ
+# tokens per row, rows, share of the batches; every batch has about 600 tokens, 24 s
+STRETCHES = ((75, 8, 0.5), (150, 4, 0.3), (300, 2, 0.2))
+STEPS = 10  # of the Euler solver at inference
+
+
+class Flow(nn.Module):
+    """Both halves of `flow.pt`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder: FlowEncoder = FlowEncoder(FLOW)
+        self.estimator: FlowEstimator = FlowEstimator(FLOW.estimator)
+
+
+def initialize(network: Flow, table: IdTable, mel_mean: NDArray[np.float32]) -> None:
+    """Modulation from zero (arXiv 2212.09748), output at the mean log-mel, token table by the
+    codes' digits.
+
+    Log-mel has a mean near -6, which would otherwise take thousands of steps to learn; codes that
+    differ in one digit sound alike, so a table made from digits is learned about 1.5 times faster
+    than a random one.
+    """
+    estimator = network.estimator
+    with torch.no_grad():
+        for name, value in estimator.named_parameters():
+            if "modulation." in name:
+                value.zero_()
+        estimator.final_projection.weight.zero_()
+        estimator.final_projection.bias.copy_(torch.from_numpy(mel_mean))
+        codes = torch.from_numpy(table.codes_of_ids())
+        digits = codes[:, None] // LEVELS ** torch.arange(DIGITS) % LEVELS - 1.0
+        digits[codes < 0] = 0
+        weight = network.encoder.token_embedding.weight
+        weight.copy_(
+            digits @ torch.randn(DIGITS, weight.shape[1]) * 0.5 + 0.1 * torch.randn_like(weight)
+        )
+
+
+def cosine_time(u: Tensor) -> Tensor:
+    """Uniform 0..1 to flow time 0..1, dense near 0, where the mel is still all noise."""
+    return 1 - torch.cos(u * 0.5 * math.pi)
+
+
+@torch.no_grad()
+def sample_mel(
+    network: Flow, ids: Tensor, prompt_mel: Tensor, speaker_embedding: Tensor, noise: Tensor
+) -> Tensor:
+    """Log-mel [80, 2 N] of ids [N] by 10 Euler steps with guidance; `prompt_mel` [80, P] fills the
+    first P frames.
+    """
+    mu = network.encoder(ids[None])
+    cond = F.pad(prompt_mel, (0, mu.shape[2] - prompt_mel.shape[1]))[None]
+    speaker = network.encoder.speaker(speaker_embedding[None])
+    both = [torch.cat([value, torch.zeros_like(value)]) for value in (mu, speaker, cond)]
+    mask = torch.ones(2, 1, mu.shape[2])
+    times = cosine_time(torch.linspace(0, 1, STEPS + 1))
+    x = noise[None, :, : mu.shape[2]]
+    rate = FLOW.inference_cfg_rate
+    for start, end in pairwise(times):
+        velocity = network.estimator(
+            x.expand(2, -1, -1), mask, both[0], start.expand(2), both[1], both[2]
+        )
+        x = x + (end - start) * ((1 + rate) * velocity[:1] - rate * velocity[1:])
+    return x[0]
+
+
+class FlowTask:
+    """Trains a `Flow` on mel and token ids of the corpus."""
+
+    def __init__(
+        self,
+        corpus: TokenCorpus,
+        heldout: TokenCorpus,
+        table: IdTable,
+        embeddings: dict[str, NDArray[np.float32]],
+    ) -> None:
+        """`embeddings` holds a unit speaker embedding [192] for every speaker of the corpus."""
+        self.network = Flow()
+        self._corpus, self._heldout, self._embeddings = corpus, heldout, embeddings
+        some = np.concatenate([corpus.corpus[i].mel for i in range(min(200, len(corpus)))])
+        torch.manual_seed(0)
+        initialize(self.network, table, some.astype(np.float32).mean(0))
+
+    def parameter_groups(self) -> Iterable[dict[str, Any]]:
+        return [{"params": list(self.network.parameters())}]
+
+    def _stretch(
+        self, rng: np.random.Generator, tokens: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """Ids [tokens], mel [80, 2 tokens] and a speaker embedding [192] out of utterances of one
+        speaker.
+        """
+        ids: list[NDArray[np.int64]] = []
+        mel: list[NDArray[np.float16]] = []
+        speaker = ""
+        have = 0
+        while have < tokens:
+            number = int(rng.integers(len(self._corpus)))
+            utterance = self._corpus.corpus[number]
+            if speaker not in ("", utterance.speaker):
+                continue
+            speaker = utterance.speaker
+            start = int(rng.integers(max(1, utterance.tokens - tokens + 1))) if not ids else 0
+            end = min(utterance.tokens, start + tokens - have)
+            ids.append(self._corpus.ids(number)[start:end])
+            mel.append(utterance.mel[2 * start : 2 * end])
+            have += end - start
+        jitter = rng.standard_normal(192) * EMBEDDING_JITTER / math.sqrt(192)
+        embedding = (self._embeddings[speaker] + jitter).astype(np.float32)
+        return np.concatenate(ids), np.concatenate(mel).astype(np.float32).T, embedding
+
+    def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
+        tokens, rows, _ = STRETCHES[int(rng.choice(len(STRETCHES), p=[s for _, _, s in STRETCHES]))]
+        parts = [self._stretch(rng, tokens) for _ in range(rows)]
+        ids, mel, embedding = (torch.from_numpy(np.stack(p)) for p in zip(*parts, strict=True))
+        prompt = [
+            int(rng.random() * PROMPT_SHARE * mel.shape[2]) if rng.random() < 0.5 else 0
+            for _ in range(rows)
+        ]
+        return {
+            "total": self._velocity_error(ids, mel, embedding, prompt, streaming=rng.random() < 0.5)
+        }
+
+    def _velocity_error(
+        self, ids: Tensor, mel: Tensor, embedding: Tensor, prompt: list[int], *, streaming: bool
+    ) -> Tensor:
+        rows = len(ids)
+        mu = self.network.encoder(ids)
+        speaker = self.network.encoder.speaker(embedding)
+        inside = torch.arange(mel.shape[2])[None] < torch.tensor(prompt)[:, None]
+        cond = mel * inside[:, None]
+        keep = (torch.rand(rows) > GUIDANCE_DROPOUT).float()
+        time = cosine_time(torch.rand(rows))
+        noise = torch.randn_like(mel)
+        at = time[:, None, None]
+        x = (1 - (1 - SIGMA_MIN) * at) * noise + at * mel
+        velocity = self.network.estimator(
+            x,
+            torch.ones(rows, 1, mel.shape[2]),
+            mu * keep[:, None, None],
+            time,
+            speaker * keep[:, None],
+            cond * keep[:, None, None],
+            streaming=streaming,
+        )
+        return F.mse_loss(velocity.float(), mel - (1 - SIGMA_MIN) * noise)
+
+    def evaluate(self, network: nn.Module) -> dict[str, float]:
+        """Velocity error over held-out texts (fixed draws); sampled mels beside the originals."""
+        torch.manual_seed(1)
+        rng = np.random.default_rng(1)
+        errors, differences, spreads, originals = [], [], [], []
+        for number in range(min(32, len(self._heldout))):
+            utterance = self._heldout.corpus[number]
+            ids = torch.from_numpy(self._heldout.ids(number))
+            mel = torch.from_numpy(utterance.mel.astype(np.float32).T)
+            embedding = torch.from_numpy(self._embeddings[utterance.speaker])
+            prompt = [int(rng.random() * 0.3 * mel.shape[1]) if number % 2 else 0]
+            error = self._velocity_error(
+                ids[None], mel[None], embedding[None], prompt, streaming=False
+            )
+            errors.append(float(error))
+            if number < 4:
+                made = sample_mel(self.network, ids, mel[:, :0], embedding, torch.randn_like(mel))
+                differences.append(float((made - mel).abs().mean()))
+                spreads.append(float(made.std()))
+                originals.append(float(mel.std()))
+        return {
+            "velocity_mse": float(np.mean(errors)),
+            "mel_l1": float(np.mean(differences)),
+            "spread": float(np.mean(spreads)),
+            "spread_original": float(np.mean(originals)),
+        }
+
+
+def constant_embedding(speaker: str) -> NDArray[np.float32]:
+    """A fixed random unit vector [192] for a speaker, until a speaker encoder gives its own."""
+    rng = np.random.default_rng(int.from_bytes(speaker.encode(), "big") % 2**32)
+    vector = rng.standard_normal(192)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)

@@ -1,0 +1,168 @@
+"""The stages of the recipe by name, with the settings of every network."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from cosyvoice_cpu.demo.training.corpus import Corpus, make_corpus
+from cosyvoice_cpu.demo.training.trainer import Settings, Task, load_averaged, train
+
+TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there before the rest is made
+
+VOCODER_SHARDS = 24  # 10.9 h
+
+SETTINGS = {
+    "speech_tokenizer": Settings(
+        steps=2400,
+        peak_rate=1e-3,
+        warmup=200,
+        betas=(0.9, 0.98),
+        average=0.998,
+        bfloat16=True,
+        evaluate_every=400,
+    ),
+    "vocoder": Settings(
+        steps=24000, peak_rate=5e-4, betas=(0.8, 0.99), average=0.999, evaluate_every=500
+    ),
+    "f0": Settings(steps=20000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
+    "flow": Settings(
+        steps=24000,
+        peak_rate=1.5e-3,
+        average=0.999,
+        bfloat16=True,
+        evaluate_every=500,
+    ),
+    "speech_lm": Settings(
+        steps=30000,
+        peak_rate=1.5e-3,
+        warmup=200,
+        betas=(0.9, 0.98),
+        weight_decay=0.05,
+        average=0.999,
+        bfloat16=True,
+        evaluate_every=500,
+    ),
+}
+
+
+def _corpus_folder(state: Path) -> Path:
+    return state / "corpus"
+
+
+def _run(name: str, task: Task, arguments: argparse.Namespace) -> None:
+    settings = SETTINGS[name]
+    if arguments.steps is not None:
+        settings = dataclasses.replace(settings, steps=arguments.steps)
+    train(task, arguments.state / name, settings)
+
+
+def make_data(arguments: argparse.Namespace) -> None:
+    """Generate the corpus."""
+    from cosyvoice_cpu.demo.training.hibari_voice import ASSETS, HibariVoice
+    from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
+
+    make_corpus(
+        _corpus_folder(arguments.state), HibariVoice(), load_vocabulary(ASSETS), arguments.hours
+    )
+
+
+def train_speech_tokenizer(arguments: argparse.Namespace) -> None:
+    """Train the speech tokenizer."""
+    from cosyvoice_cpu.demo.training.speech_tokenizer import TokenizerTask
+
+    torch.set_num_threads(arguments.threads)
+    folder = _corpus_folder(arguments.state)
+    corpus = Corpus(folder, "train", max_shards=TOKENIZER_SHARDS)
+    _run("speech_tokenizer", TokenizerTask(corpus, Corpus(folder, "heldout")), arguments)
+
+
+def train_vocoder(arguments: argparse.Namespace) -> None:
+    """Train the vocoder's generator."""
+    from cosyvoice_cpu.demo.training.vocoder import VocoderTask
+
+    torch.set_num_threads(arguments.threads)
+    folder = _corpus_folder(arguments.state)
+    corpus = Corpus(folder, "train", max_shards=VOCODER_SHARDS)
+    steps = arguments.steps or SETTINGS["vocoder"].steps
+    _run("vocoder", VocoderTask(corpus, Corpus(folder, "heldout"), steps), arguments)
+
+
+def train_f0(arguments: argparse.Namespace) -> None:
+    """Train the vocoder's f0 predictor."""
+    from cosyvoice_cpu.demo.training.vocoder import F0Task
+
+    torch.set_num_threads(arguments.threads)
+    folder = _corpus_folder(arguments.state)
+    corpus = Corpus(folder, "train", max_shards=VOCODER_SHARDS)
+    _run("f0", F0Task(corpus, Corpus(folder, "heldout")), arguments)
+
+
+def make_tokens(arguments: argparse.Namespace) -> None:
+    """Choose the ids with the trained tokenizer and encode the corpus."""
+    from cosyvoice_cpu.demo.training.speech_tokenizer import SpeechTokenizer
+    from cosyvoice_cpu.demo.training.token_ids import IdTable, count_codes, encode_shards
+
+    torch.set_num_threads(arguments.threads)
+    folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
+    tokens.mkdir(exist_ok=True)
+    network = SpeechTokenizer()
+    load_averaged(arguments.state / "speech_tokenizer", network)
+    table_path = tokens / "table.npz"
+    if not table_path.exists():
+        count_codes(network, Corpus(folder, "train"), texts=2000).save(table_path)
+    encode_shards(network, IdTable.load(table_path), folder, tokens)
+
+
+def train_flow(arguments: argparse.Namespace) -> None:
+    """Train the flow on the tokens."""
+    from cosyvoice_cpu.demo.training.flow import FlowTask, constant_embedding
+    from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
+
+    torch.set_num_threads(arguments.threads)
+    folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
+    corpus, heldout = (TokenCorpus(folder, tokens, split) for split in ("train", "heldout"))
+    speakers = {utterance.speaker for utterance in heldout.corpus}
+    embeddings = {speaker: constant_embedding(speaker) for speaker in speakers}
+    table = IdTable.load(tokens / "table.npz")
+    _run("flow", FlowTask(corpus, heldout, table, embeddings), arguments)
+
+
+def measure_word_errors(arguments: argparse.Namespace) -> None:
+    """Read back what the networks say so far."""
+    from cosyvoice_cpu.demo.training.measure_stage import measure
+
+    torch.set_num_threads(arguments.threads)
+    measure(arguments.state, texts=arguments.texts)
+
+
+def train_speech_lm(arguments: argparse.Namespace) -> None:
+    """Learn the spelling, then train the speech LM on texts and tokens."""
+    from cosyvoice_cpu.demo.training.speech_lm import SpeechLMTask
+    from cosyvoice_cpu.demo.training.spelling import Spelling, learn_merges, write_tokenizer
+    from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
+
+    torch.set_num_threads(arguments.threads)
+    folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
+    corpus, heldout = (TokenCorpus(folder, tokens, split) for split in ("train", "heldout"))
+    text_folder = arguments.state / "text"
+    if not text_folder.exists():
+        write_tokenizer(text_folder, learn_merges(u.text for u in corpus.corpus))
+    table = IdTable.load(tokens / "table.npz")
+    _run("speech_lm", SpeechLMTask(corpus, heldout, Spelling(text_folder), table), arguments)
+
+
+STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "data": make_data,
+    "speech_tokenizer": train_speech_tokenizer,
+    "vocoder": train_vocoder,
+    "f0": train_f0,
+    "tokens": make_tokens,
+    "flow": train_flow,
+    "speech_lm": train_speech_lm,
+    "measure": measure_word_errors,
+}

@@ -1,0 +1,128 @@
+"""The demo voice's texts: sentences from a seed, their spelling, and how words are compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosyvoice_cpu.demo.training.measure import word_errors, words_of
+from cosyvoice_cpu.demo.training.sentences import (
+    SentenceMaker,
+    Vocabulary,
+    number_words,
+    ordinal_words,
+    plural,
+)
+from cosyvoice_cpu.demo.training.spelling import (
+    SYSTEM_PREFIX,
+    Spelling,
+    learn_merges,
+    write_tokenizer,
+)
+from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
+
+VOCABULARY = Vocabulary(
+    nouns=("asteroid", "battery"),
+    adjectives=("granular",),
+    adverbs=("drastically",),
+    past_verbs=("refused",),
+    gerunds=("giving",),
+    common=("asteroid", "granular", "refused"),
+    rare=("kitchenware", "hammerhead"),
+)
+
+
+def test_the_same_seed_gives_the_same_sentences():
+    first, second = (SentenceMaker(VOCABULARY, "train-0000") for _ in range(2))
+    assert [first.sentence() for _ in range(200)] == [second.sentence() for _ in range(200)]
+
+
+def test_sentences_hold_letters_and_final_punctuation_and_no_digits():
+    maker = SentenceMaker(VOCABULARY, 1)
+    for text in (maker.sentence() for _ in range(2000)):
+        assert text.isascii() and not any(c.isdigit() for c in text), text
+        assert text[-1] in ".?!" or text.endswith('"'), text
+        assert "{" not in text and "  " not in text, text
+
+
+def test_reading_sentences_have_five_to_twenty_five_words():
+    maker = SentenceMaker(VOCABULARY, 2)
+    lengths = {len(maker.reading_sentence().split()) for _ in range(500)}
+    assert min(lengths) >= 5 and max(lengths) <= 25
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(0, "zero"), (13, "thirteen"), (40, "forty"), (342, "three hundred forty two"),
+     (10_007, "ten thousand seven"), (999_000, "nine hundred ninety nine thousand")],
+)  # fmt: skip
+def test_numbers_are_written_as_words(number, words):
+    assert number_words(number) == words
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(1, "first"), (12, "twelfth"), (20, "twentieth"), (31, "thirty first")]
+)
+def test_ordinals_are_written_as_words(number, words):
+    assert ordinal_words(number) == words
+
+
+@pytest.mark.parametrize(
+    ("noun", "many"),
+    [("box", "boxes"), ("city", "cities"), ("day", "days"), ("church", "churches")],
+)
+def test_plurals_follow_the_spelling_rules(noun, many):
+    assert plural(noun) == many
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory):
+    maker = SentenceMaker(VOCABULARY, 3)
+    folder = tmp_path_factory.mktemp("text")
+    write_tokenizer(folder, learn_merges((maker.sentence() for _ in range(300)), count=200))
+    return folder
+
+
+@given(
+    st.lists(
+        st.sampled_from("The cat isn't here, 21 times! \"Yes,\" it's a box".split()), min_size=1
+    )
+)
+def test_loose_spelling_without_dropout_is_the_tokenizers_own(text_folder, words):
+    spelling = Spelling(text_folder)
+    text = " ".join(words)
+    assert spelling.encode_loosely(text, 0, np.random.default_rng(0)) == spelling.encode(text)
+
+
+def test_loose_spelling_still_spells_the_text(text_folder):
+    spelling = Spelling(text_folder)
+    pieces = {i: t for t, i in spelling._vocabulary.items()}
+    ids = spelling.encode_loosely("Another friendly woman refused.", 0.5, np.random.default_rng(0))
+    assert "".join(pieces[i] for i in ids).replace("Ġ", " ") == "Another friendly woman refused."
+    assert len(ids) > len(spelling.encode("Another friendly woman refused."))
+
+
+def test_the_system_prefix_takes_few_ids_and_ends_in_the_end_of_prompt(text_folder):
+    ids = Spelling(text_folder).encode(SYSTEM_PREFIX)
+    assert len(ids) <= 8
+    assert ids[-1] == TextTokenizer.load(text_folder).end_of_prompt_id
+
+
+@pytest.mark.parametrize(
+    ("spoken", "heard", "errors"),
+    [
+        ("a b c", "a b c", 0),
+        ("a b c", "a c", 1),
+        ("a b", "a x b", 1),
+        ("a b", "", 2),
+        ("a", "b c", 2),
+    ],
+)
+def test_word_errors_count_the_fewest_edits(spoken, heard, errors):
+    assert word_errors(spoken.split(), heard.split()) == errors
+
+
+def test_words_are_compared_without_case_and_punctuation():
+    assert words_of('"Well-done," said O\'Brien!') == ["well", "done", "said", "o'brien"]
