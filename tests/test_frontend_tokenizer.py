@@ -71,6 +71,18 @@ def test_any_text_has_ids_inside_the_table(official: TextTokenizer, text: str) -
     assert all(0 <= number < official.vocabulary_size for number in official.encode(text))
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from([*SPECIAL, "Hello", " 你好", "à", "\n", "😀"])))
+def test_decoding_gives_the_text_back(official: TextTokenizer, parts: list[str]) -> None:
+    text = "".join(parts)
+    assert official.decode(official.encode(text)) == text
+
+
+def test_an_id_outside_the_table_can_not_be_decoded(official: TextTokenizer) -> None:
+    with pytest.raises(TextError, match="text id 151924 is outside"):
+        official.decode([1, 151924])
+
+
 def test_a_lone_surrogate_is_refused_with_its_place(official: TextTokenizer) -> None:
     with pytest.raises(TextError, match=r"broken character \(U\+D83D\) at position 3"):
         official.encode("ab \ud83d")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 class TextTokenizer:
     """Text to ids, for the speech LM. Build it with `load`."""
 
-    def __init__(self, engine: Tokenizer, end_of_prompt_id: int) -> None:
+    def __init__(self, engine: Tokenizer, first_special_id: int, end_of_prompt_id: int) -> None:
         self._engine = engine
+        self._first_special_id = first_special_id
         self.end_of_prompt_id = end_of_prompt_id
         self.vocabulary_size: int = engine.get_vocab_size(with_added_tokens=True)
 
@@ -57,7 +59,8 @@ class TextTokenizer:
         expected = range(len(vocabulary), len(vocabulary) + len(row.special_tokens))
         if [engine.token_to_id(token) for token in row.special_tokens] != list(expected):
             raise files.error(VOCABULARY_FILE, "already holds one of CosyVoice's special tokens")
-        return cls(engine, len(vocabulary) + row.special_tokens.index(row.end_of_prompt))
+        first = len(vocabulary)
+        return cls(engine, first, first + row.special_tokens.index(row.end_of_prompt))
 
     def encode(self, text: str) -> list[int]:
         """Ids of `text`; special strings in it become their one id, wherever they stand.
@@ -75,6 +78,25 @@ class TextTokenizer:
         ids: list[int] = self._engine.encode(text).ids
         return ids
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens included; what is not UTF-8 becomes U+FFFD.
+
+        Raises: TextError for an id outside the vocabulary.
+        """
+        if wrong := [number for number in ids if not 0 <= number < self.vocabulary_size]:
+            raise TextError(
+                f"text id {wrong[0]} is outside the vocabulary of {self.vocabulary_size}",
+                "take ids that this tokenizer made",
+            )
+        parts: list[str] = []
+        # One by one, because the byte decoder would take the letters of `[à]` for bytes.
+        for special, run in groupby(ids, key=lambda number: number >= self._first_special_id):
+            if special:
+                parts += [self._engine.id_to_token(number) or "" for number in run]
+            else:
+                parts.append(self._engine.decode(list(run)))
+        return "".join(parts)
+
     def count(self, text: str) -> int:
         """Number of ids of `text`, as `split_sentences` wants it."""
         return len(self.encode(text))
@@ -82,12 +104,14 @@ class TextTokenizer:
 
 def _byte_level_bpe(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
     from tokenizers import Regex, Tokenizer
+    from tokenizers.decoders import ByteLevel as ByteLevelDecoder
     from tokenizers.models import BPE
     from tokenizers.normalizers import NFC
     from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
     engine = Tokenizer(BPE(vocab=vocabulary, merges=merges))
     engine.normalizer = NFC()
+    engine.decoder = ByteLevelDecoder()
     engine.pre_tokenizer = Sequence(
         [
             Split(Regex(_SPLIT), behavior="isolated"),

@@ -1,0 +1,130 @@
+"""Import the original's saved speakers, `spk2info.pt`.
+
+It stands here and not in `frontend` because it needs torch: the file is a pickle, which only
+torch's restricted loader may open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.errors import MissingExtraError, SpeakerError
+from cosyvoice_cpu.frontend.speakers import (
+    LONGEST_NAME,
+    Speaker,
+    VoiceModel,
+    check_name,
+    require_fit,
+)
+from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
+
+LARGEST_FILE = 1 << 30  # bytes; an entry of 30 s has half a megabyte
+_HINT = "give the spk2info.pt of a CosyVoice checkpoint, or one that save_spkinfo wrote"
+
+
+def import_spk2info(
+    path: str | Path, *, tokenizer: TextTokenizer, model: VoiceModel
+) -> list[Speaker]:
+    """The speakers of `path`, of both kinds that the original writes.
+
+    An entry of `add_zero_shot_spk` has tokens, mel and prompt text, from whose ids the system
+    prefix is taken off and the transcript decoded; an entry for `inference_sft` is an embedding
+    alone. Characters that a speaker's name may not have become `_`.
+    Raises: SpeakerError naming file and entry, MissingExtraError without torch.
+    Source: CosyVoice cosyvoice/cli/cosyvoice.py, `add_zero_shot_spk`, `save_spkinfo`.
+    """
+    path = Path(path)
+    speakers: dict[str, Speaker] = {}
+    for key, entry in _load(path).items():
+        where = f"{path}, entry {key!r}"
+        if not isinstance(key, str) or not isinstance(entry, Mapping):
+            raise SpeakerError(f"{where} is no speaker", _HINT)
+        speaker = _speaker(where, key, entry, tokenizer, model)
+        if speaker.name in speakers:
+            raise SpeakerError(f"{path} has two entries for {speaker.name!r}", "rename one of them")
+        require_fit(speaker, model, where)
+        speakers[speaker.name] = speaker
+    return list(speakers.values())
+
+
+def _load(path: Path) -> Mapping[Any, Any]:
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError(
+            f"importing {path} needs torch", 'pip install "cosyvoice-cpu[export]"'
+        ) from None
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise SpeakerError(f"{path} exceeds {LARGEST_FILE >> 20} MB", _HINT)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise SpeakerError(f"{path} can't be read ({error.strerror})", _HINT) from error
+    except SpeakerError:
+        raise
+    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, KeyError, ...
+        raise SpeakerError(f"{path} is damaged or not a file of torch tensors", _HINT) from error
+    if not isinstance(content, Mapping) or not content:
+        raise SpeakerError(f"{path} holds no speakers", _HINT)
+    return content
+
+
+def _speaker(
+    where: str, key: str, entry: Mapping[str, Any], tokenizer: TextTokenizer, model: VoiceModel
+) -> Speaker:
+    if "embedding" in entry:  # for inference_sft
+        embedding = _array(where, entry, "embedding", np.float32)
+        ids, tokens, mel = [], np.zeros(0, np.int32), np.zeros((0, model.mel_bins), np.float32)
+    else:
+        embedding = _array(where, entry, "flow_embedding", np.float32)
+        ids = _transcript_ids(where, entry, tokenizer)
+        tokens = _array(where, entry, "flow_prompt_speech_token", np.int32).reshape(-1)
+        mel = _array(where, entry, "prompt_speech_feat", np.float32)
+        shape = list(mel.shape)
+        if len(shape) != 3 or shape[0] != 1 or shape[2] != model.mel_bins:
+            raise SpeakerError(f"{where}: prompt_speech_feat has shape {shape}", _HINT)
+        count = min(mel.shape[1] // model.frames_per_token, tokens.size)
+        tokens, mel = tokens[:count], mel[0, : count * model.frames_per_token]
+    return Speaker(
+        name=check_name(re.sub(r"[^\w.-]|^[.-]", "_", key.strip())[:LONGEST_NAME]),
+        generation=model.generation,
+        transcript=tokenizer.decode(ids),
+        prompt_text_ids=np.array(ids, np.int32),
+        speech_tokens=np.ascontiguousarray(tokens),
+        mel=np.ascontiguousarray(mel),
+        embedding=np.ascontiguousarray(embedding.reshape(-1)),
+    )
+
+
+def _transcript_ids(where: str, entry: Mapping[str, Any], tokenizer: TextTokenizer) -> list[int]:
+    """Ids behind the end-of-prompt mark, or all where there is none."""
+    if "prompt_text" not in entry:
+        return []
+    ids = [int(number) for number in _array(where, entry, "prompt_text", np.int32).reshape(-1)]
+    if tokenizer.end_of_prompt_id in ids:
+        ids = ids[ids.index(tokenizer.end_of_prompt_id) + 1 :]
+    if wrong := [number for number in ids if not 0 <= number < tokenizer.vocabulary_size]:
+        raise SpeakerError(f"{where}: text id {wrong[0]} is not in the vocabulary", _HINT)
+    return ids
+
+
+def _array(where: str, entry: Mapping[str, Any], name: str, dtype: type) -> NDArray[Any]:
+    import torch
+
+    value = entry.get(name)
+    if not isinstance(value, torch.Tensor):
+        raise SpeakerError(f"{where} lacks the tensor {name}", _HINT)
+    kind = "f" if value.dtype.is_floating_point else "i"
+    if value.dtype.is_complex or kind != np.dtype(dtype).kind:
+        raise SpeakerError(f"{where}: {name} is {value.dtype}", _HINT)
+    array: NDArray[Any] = value.detach().to(torch.float64 if kind == "f" else torch.int64).numpy()
+    if kind == "i" and array.size and not 0 <= array.min() <= array.max() < 2**31:
+        raise SpeakerError(f"{where}: {name} holds a number that is no id", _HINT)
+    return array.astype(dtype)

@@ -1,0 +1,155 @@
+"""From a prompt clip to a speaker: features, the two ONNX models, and the 2:1 cut.
+
+clip ─┬─ 24 kHz ─ log-mel ─────────────────────────── mel [frames, 80] ──┐
+      └─ 16 kHz ─┬─ whisper log-mel ─ speech tokenizer ─ tokens [N] ─────┴─ cut to 2:1
+                 └─ fbank ─ speaker encoder ─ embedding [192]
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.errors import AudioError, TextError
+from cosyvoice_cpu.frontend.clip import LONGEST_PROMPT, LOWEST_RATE
+from cosyvoice_cpu.frontend.clip_quality import ClipReport, judge_clip
+from cosyvoice_cpu.frontend.fbank import kaldi_fbank
+from cosyvoice_cpu.frontend.mel import WHISPER_RATE, flow_mel, whisper_log_mel
+from cosyvoice_cpu.frontend.models import FrontEndModels
+from cosyvoice_cpu.frontend.resampling import resample
+from cosyvoice_cpu.frontend.samples import Floats, as_mono
+from cosyvoice_cpu.frontend.speakers import Speaker, VoiceModel, check_name, require_fit
+from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
+
+__all__ = ["FrontEndModels", "MelSettings", "PreparedSpeaker", "prepare_speaker"]
+
+LONGEST_TRANSCRIPT = 2000  # characters; 30 s hold some 400
+# Speech tokens (of speech, not of pauses) per text id: 7 to 9 on average, 4 when hurried.
+FEWEST_TOKENS_PER_ID, MOST_TOKENS_PER_ID = 3.0, 20.0
+
+_LINE_BREAK = re.compile(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*")
+
+
+@dataclass(frozen=True)
+class MelSettings:
+    """Of the flow's mel, as the checkpoint's YAML gives them; the defaults are CosyVoice3's."""
+
+    sample_rate: int = 24_000  # Hz
+    n_fft: int = 1920  # samples, also the window
+    hop: int = 480  # samples
+    bins: int = 80
+    fmin: float = 0.0  # Hz
+    fmax: float | None = None  # Hz; None: half the sample rate
+
+
+@dataclass(frozen=True)
+class PreparedSpeaker:
+    """A speaker and what was found in its clip."""
+
+    speaker: Speaker
+    report: ClipReport
+
+
+def prepare_speaker(
+    name: str,
+    audio: NDArray[Any],
+    rate: int,
+    transcript: str,
+    *,
+    models: FrontEndModels,
+    tokenizer: TextTokenizer,
+    model: VoiceModel,
+    mel: MelSettings,
+    end_of_prompt: str,
+) -> PreparedSpeaker:
+    """A speaker from a clip [n] at `rate` Hz and the words spoken in it, "" if unknown.
+
+    The system prefix is no part of the transcript; synthesis adds it. Warnings are in the report.
+    Raises: AudioError if the clip is too long or short, silent, or below 16 kHz; TextError if the
+    transcript holds the end-of-prompt mark or is too long; SpeakerError for a bad name or if the
+    models give what `model` can't use.
+    Source: CosyVoice cosyvoice/cli/frontend.py, `frontend_zero_shot`.
+    """
+    name, transcript = check_name(name), _clean(transcript, end_of_prompt)
+    ids = tokenizer.encode(transcript)
+    audio = as_mono(audio)
+    _check_clip(audio, rate)
+    report = judge_clip(audio, rate)
+    frames = flow_mel(
+        resample(audio, rate, mel.sample_rate),
+        sample_rate=mel.sample_rate,
+        n_fft=mel.n_fft,
+        hop=mel.hop,
+        bins=mel.bins,
+        fmin=mel.fmin,
+        fmax=mel.fmax,
+    )
+    narrow = resample(audio, rate, WHISPER_RATE)
+    tokens = models.tokenize(whisper_log_mel(narrow))
+    embedding = models.embed(kaldi_fbank(narrow))
+    count = min(frames.shape[0] // model.frames_per_token, tokens.size)
+    if count == 0:
+        raise AudioError(
+            f"the clip of {audio.size / rate:.2f} s gives no speech token",
+            "give a longer clip: 3 to 10 seconds of speech is best",
+        )
+    speaker = Speaker(
+        name=name,
+        generation=model.generation,
+        transcript=transcript,
+        prompt_text_ids=np.array(ids, np.int32),
+        speech_tokens=tokens[:count],
+        mel=np.ascontiguousarray(frames[: count * model.frames_per_token]),
+        embedding=embedding,
+        speaker_encoder_sha256=model.speaker_encoder_sha256,
+        speech_tokenizer_sha256=model.speech_tokenizer_sha256,
+    )
+    require_fit(speaker, model, f"the new speaker {name!r}")
+    if warning := _transcript_warning(len(ids), count * report.seconds_speech / report.seconds):
+        report = replace(report, warnings=(*report.warnings, warning))
+    return PreparedSpeaker(speaker, report)
+
+
+def _clean(transcript: str, end_of_prompt: str) -> str:
+    transcript = _LINE_BREAK.sub(" ", transcript).strip()
+    if end_of_prompt in transcript:
+        raise TextError(
+            f"the transcript holds {end_of_prompt!r}",
+            "give only the words that are spoken in the clip; the system prefix is added later",
+        )
+    if len(transcript) > LONGEST_TRANSCRIPT:
+        raise TextError(
+            f"the transcript has {len(transcript)} characters; no prompt clip holds that many",
+            "give only the words that are spoken in the clip",
+        )
+    return transcript
+
+
+def _check_clip(audio: Floats, rate: int) -> None:
+    if rate < LOWEST_RATE:
+        raise AudioError(
+            f"the clip has a sample rate of {rate} Hz; a prompt needs at least {LOWEST_RATE} Hz",
+            "record the clip at 16 kHz or more",
+        )
+    if audio.size > LONGEST_PROMPT * rate:
+        raise AudioError(
+            f"the clip lasts {audio.size / rate:.1f} s; a prompt may have at most "
+            f"{LONGEST_PROMPT:.0f} s",
+            "cut it, or let --trim choose a part; 3 to 10 seconds are best",
+        )
+    if not np.all(np.isfinite(audio)):
+        raise AudioError("the clip holds samples that are not finite", "record it again")
+
+
+def _transcript_warning(ids: int, tokens: float) -> str | None:
+    if not ids:
+        return None
+    if tokens / ids < FEWEST_TOKENS_PER_ID:
+        return "the transcript seems longer than what is spoken in the clip"
+    if tokens / ids > MOST_TOKENS_PER_ID:
+        return "the transcript seems shorter than what is spoken in the clip"
+    return None

@@ -1,0 +1,328 @@
+"""Speaker files: what is kept, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from cosyvoice_cpu.errors import OutputError, SpeakerError
+from cosyvoice_cpu.frontend.speaker_folders import (
+    add_speaker,
+    find_speaker,
+    list_speakers,
+    remove_speaker,
+)
+from cosyvoice_cpu.frontend.speakers import Speaker, VoiceModel, check_name
+
+MODEL = VoiceModel("cosyvoice3", 6561, "a" * 64, "b" * 64)
+
+
+def speaker(name: str = "anna", tokens: int = 25) -> Speaker:
+    rng = np.random.default_rng(tokens)
+    return Speaker(
+        name=name,
+        generation="cosyvoice3",
+        transcript="希望你以后能够做的比我还好呦。",
+        prompt_text_ids=np.arange(10, dtype=np.int32),
+        speech_tokens=rng.integers(0, 6561, tokens).astype(np.int32),
+        mel=rng.normal(size=(2 * tokens, 80)).astype(np.float32),
+        embedding=rng.normal(size=192).astype(np.float32),
+        speaker_encoder_sha256="a" * 64,
+        speech_tokenizer_sha256="b" * 64,
+    )
+
+
+def embedding_alone(name: str = "中文女") -> Speaker:
+    return replace(
+        speaker(name),
+        transcript="",
+        prompt_text_ids=np.zeros(0, np.int32),
+        speech_tokens=np.zeros(0, np.int32),
+        mel=np.zeros((0, 80), np.float32),
+        speaker_encoder_sha256="",
+        speech_tokenizer_sha256="",
+    )
+
+
+def same(a: Speaker, b: Speaker) -> bool:
+    return all(np.array_equal(getattr(a, field), getattr(b, field)) for field in vars(a))
+
+
+@pytest.mark.parametrize("original", [speaker(), embedding_alone()])
+def test_a_saved_speaker_comes_back_equal(tmp_path: Path, original: Speaker) -> None:
+    path = tmp_path / f"{original.name}.safetensors"
+    original.save(path)
+    assert same(Speaker.load(path, MODEL), original)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
+    speaker().save(tmp_path / "anna.safetensors")
+    tensors = load_file(tmp_path / "anna.safetensors")
+    shapes = {name: (str(array.dtype), array.shape) for name, array in tensors.items()}
+    assert shapes == {
+        "prompt_text_ids": ("int32", (10,)),
+        "speech_tokens": ("int32", (25,)),
+        "mel": ("float32", (50, 80)),
+        "embedding": ("float32", (192,)),
+    }
+
+
+def test_a_renamed_file_renames_its_speaker(tmp_path: Path) -> None:
+    speaker("anna").save(tmp_path / "anna.safetensors")
+    (tmp_path / "anna.safetensors").rename(tmp_path / "berta.safetensors")
+    assert Speaker.load(tmp_path / "berta.safetensors").name == "berta"
+
+
+def test_a_speaker_shows_synthesis_what_it_asks_for() -> None:
+    voice = speaker()
+    assert voice.prompt_text == voice.transcript and voice.prompt_mel is voice.mel
+    assert voice.prompt_tokens == tuple(int(token) for token in voice.speech_tokens)
+    assert embedding_alone().prompt_text is None
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"generation": "cosyvoice2"}, "is a speaker for cosyvoice2, the bundle is cosyvoice3"),
+        ({"speaker_encoder_sha256": "c" * 64}, "another speaker encoder than the bundle's"),
+        ({"speech_tokenizer_sha256": "c" * 64}, "another speech tokenizer than the bundle's"),
+        ({"speech_tokens": np.full(25, 6561, np.int32)}, "6561; the bundle's highest is 6560"),
+        (
+            {"mel": np.zeros((75, 80), np.float32)},
+            r"\[75, 80\] for 25 speech tokens; expected \[50",
+        ),
+        ({"mel": np.zeros((50, 100), np.float32)}, r"\[50, 100\] for 25 speech tokens"),
+        ({"embedding": np.ones(256, np.float32)}, "an embedding of 256 values; the bundle's have"),
+    ],
+)
+def test_a_speaker_of_another_model_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "anna.safetensors"
+    replace(speaker(), **change).save(path)
+    Speaker.load(path)
+    with pytest.raises(SpeakerError, match=message) as caught:
+        Speaker.load(path, MODEL)
+    assert str(path) in caught.value.what and "cache-speaker" in caught.value.hint
+
+
+def test_digests_that_are_not_known_are_not_compared(tmp_path: Path) -> None:
+    speaker().save(tmp_path / "anna.safetensors")
+    Speaker.load(tmp_path / "anna.safetensors", VoiceModel("cosyvoice3", 6561))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"mel": np.full((50, 80), np.nan, np.float32)}, "mel holds values that are not finite"),
+        ({"embedding": np.full(192, np.inf, np.float32)}, "embedding holds values that are not"),
+        ({"embedding": np.zeros(192, np.float32)}, "the embedding is empty or zero"),
+        ({"embedding": np.zeros(0, np.float32)}, "the embedding is empty or zero"),
+        ({"speech_tokens": np.full(25, -1, np.int32)}, "speech_tokens holds a negative id"),
+        ({"speech_tokens": np.zeros(24, np.int32)}, "50 mel frames for 24 speech tokens don't"),
+        ({"speech_tokens": np.zeros(0, np.int32)}, "50 mel frames for 0 speech tokens don't"),
+        ({"speech_tokens": np.zeros(25, np.int64)}, "speech_tokens is int64 of shape"),
+        ({"mel": np.zeros((1, 50, 80), np.float32)}, r"mel is float32 of shape \[1, 50, 80\]"),
+        ({"transcript": ""}, "transcript and its ids don't match"),
+        ({"speaker_encoder_sha256": "nonsense"}, "speaker_encoder_sha256 is not a digest"),
+        ({"generation": ""}, "generation or created_by is empty"),
+        ({"mel": np.zeros((20000, 80), np.float32), "speech_tokens": np.zeros(10000, np.int32)},
+         "would exceed 4 MB"),
+    ],
+)  # fmt: skip
+def test_a_speaker_that_can_not_be_is_not_written(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpeakerError, match=message):
+        replace(speaker(), **change).save(tmp_path / "anna.safetensors")
+    assert not os.listdir(tmp_path)
+
+
+Edit = Callable[[dict[str, Any], dict[str, str]], object]
+
+
+def rewritten(path: Path, edit: Edit) -> None:
+    tensors = load_file(path)
+    header = json.loads(path.read_bytes()[8:][: int.from_bytes(path.read_bytes()[:8], "little")])
+    metadata = header["__metadata__"]
+    edit(tensors, metadata)
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda t, m: m.update(format="pt"), r"is no speaker file \(format 'pt'\)"),
+        (lambda t, m: m.pop("format"), "is no speaker file"),
+        (lambda t, m: m.update(version="2"), "has version '2'; this program reads 1"),
+        (lambda t, m: m.pop("transcript"), "lacks the field transcript"),
+        (lambda t, m: m.update(note="x"), "has an unknown field 'note'"),
+        (lambda t, m: t.pop("mel"), "lacks the tensor mel"),
+        (lambda t, m: t.update(extra=t["mel"].copy()), "has an unknown tensor 'extra'"),
+        (lambda t, m: t.update(mel=t["mel"].astype(np.float16)), "mel is float16"),
+        (lambda t, m: t.update(mel=t["mel"] * np.float32(np.nan)), "not finite"),
+        (lambda t, m: m.update(generation=""), "generation or created_by is empty"),
+    ],
+)
+def test_a_changed_file_is_refused_by_name(tmp_path: Path, edit: Edit, message: str) -> None:
+    path = tmp_path / "anna.safetensors"
+    speaker().save(path)
+    rewritten(path, edit)
+    with pytest.raises(SpeakerError, match=message) as caught:
+        Speaker.load(path)
+    assert caught.value.what.startswith(str(path)) and caught.value.hint
+
+
+def with_header(content: bytes, change: Callable[[str], str]) -> bytes:
+    size = int.from_bytes(content[:8], "little")
+    header = change(content[8 : 8 + size].decode()).encode()
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda c: b"", "is truncated or no speaker file"),
+        (lambda c: c[:4], "is truncated or no speaker file"),
+        (lambda c: c[:100], "is truncated or no speaker file"),
+        (lambda c: c[:-100], "is damaged"),
+        (lambda c: c + b"more", "is damaged"),
+        (lambda c: b"\xff" * 8 + c[8:], "is truncated or no speaker file"),
+        (lambda c: b"RIFF" + c, "is truncated or no speaker file"),
+        (lambda c: c + bytes(5 << 20), "exceeds 4 MB"),
+        (lambda c: with_header(c, lambda h: "[]"), "is no speaker file"),
+        (lambda c: with_header(c, lambda h: "{}"), "is no speaker file"),
+        (lambda c: with_header(c, lambda h: "[" * 50000), "is no speaker file"),
+        (
+            lambda c: with_header(c, lambda h: h.replace('"name"', '"transcript"')),
+            "no speaker file",
+        ),
+        (lambda c: with_header(c, lambda h: h.replace('"speech_tokens"', '"mel"')), "no speaker"),
+        (lambda c: with_header(c, lambda h: h.replace("[192]", "[193]")), "is damaged"),
+        (lambda c: with_header(c, lambda h: h.replace('"F32"', '"Q9"')), "is damaged"),
+        (lambda c: with_header(c, lambda h: h.replace('"anna"', "5")), "name is no text|damaged"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(
+    tmp_path: Path, damage: Callable[[bytes], bytes], message: str
+) -> None:
+    path = tmp_path / "anna.safetensors"
+    speaker().save(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(SpeakerError, match=message) as caught:
+        Speaker.load(path)
+    assert caught.value.what.startswith(str(path))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 900), st.integers(0, 255))
+def test_a_changed_header_byte_gives_a_speaker_or_a_speaker_error(
+    tmp_path_factory: pytest.TempPathFactory, position: int, value: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "changed.safetensors"
+    speaker().save(path)
+    content = bytearray(path.read_bytes())
+    content[position] = value
+    path.write_bytes(content)
+    try:
+        Speaker.load(path, MODEL)
+    except SpeakerError as error:
+        assert error.what
+
+
+@pytest.mark.parametrize("name", ["anna", "中文女", "Zoë", "मन्त्र", "v1.2_b-3", "7", "x" * 64])
+def test_letters_of_any_script_name_a_speaker(name: str) -> None:
+    assert check_name(name) == name
+
+
+def test_a_name_is_the_same_however_its_accents_are_stored() -> None:
+    assert check_name("Zoe\u0308") == "Zoë"
+
+
+BAD_NAMES = ["", ".", "..", "../anna", "a/b", "a\\b", ".hidden", "-rf", "a b", "a\n", "a\0b", "con"]
+BAD_NAMES += ["a.", "NUL.txt", "x" * 65, "女" * 67, "a:b", "😀", "*", "~", "a\u200bb", "\u202ea"]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_what_is_no_name_or_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SpeakerError, match="can't name a speaker"):
+        add_speaker(tmp_path, replace(speaker(), name=name))
+    with pytest.raises(SpeakerError, match="can't name a speaker"):
+        find_speaker([tmp_path], name)
+    assert not os.listdir(tmp_path)
+
+
+def test_speakers_are_added_found_listed_and_removed(tmp_path: Path) -> None:
+    own, other = tmp_path / "new" / "speakers", tmp_path / "bundle"
+    assert list_speakers([own, other]) == {}
+    path = add_speaker(own, speaker("anna"))
+    add_speaker(other, speaker("anna", tokens=5))
+    add_speaker(other, embedding_alone())
+    assert list_speakers([own, other]) == {"anna": path, "中文女": other / "中文女.safetensors"}
+    assert find_speaker([own, other], "anna", MODEL).speech_tokens.size == 25
+    assert remove_speaker([own, other], "anna") == path
+    assert find_speaker([own, other], "anna").speech_tokens.size == 5
+
+
+def test_a_taken_name_needs_overwrite(tmp_path: Path) -> None:
+    add_speaker(tmp_path, speaker("anna"))
+    with pytest.raises(SpeakerError, match="there already is a speaker 'anna'"):
+        add_speaker(tmp_path, speaker("anna", tokens=5))
+    assert find_speaker([tmp_path], "anna").speech_tokens.size == 25
+    add_speaker(tmp_path, speaker("anna", tokens=5), overwrite=True)
+    assert find_speaker([tmp_path], "anna").speech_tokens.size == 5
+
+
+def test_no_name_means_the_only_speaker(tmp_path: Path) -> None:
+    with pytest.raises(SpeakerError, match="there is no speaker") as caught:
+        find_speaker([tmp_path], None)
+    assert "cache-speaker" in caught.value.hint
+    add_speaker(tmp_path, speaker("anna"))
+    assert find_speaker([tmp_path], None).name == "anna"
+    add_speaker(tmp_path, speaker("berta"))
+    with pytest.raises(SpeakerError, match="there are several speakers") as caught:
+        find_speaker([tmp_path], None)
+    assert "anna, berta" in caught.value.hint
+
+
+def test_a_missing_speaker_is_named_with_those_there_are(tmp_path: Path) -> None:
+    add_speaker(tmp_path, speaker("anna"))
+    for call in (find_speaker, remove_speaker):
+        with pytest.raises(SpeakerError, match="there is no speaker 'berta'") as caught:
+            call([tmp_path], "berta")
+        assert "anna" in caught.value.hint
+
+
+def test_links_hidden_and_other_files_are_no_speakers(tmp_path: Path) -> None:
+    path = add_speaker(tmp_path / "a", speaker("anna"))
+    folder = tmp_path / "b"
+    folder.mkdir()
+    (folder / "link.safetensors").symlink_to(path)
+    (folder / ".anna.safetensors").write_bytes(path.read_bytes())
+    (folder / "notes.txt").touch()
+    assert list_speakers([folder]) == {}
+    with pytest.raises(SpeakerError, match="is a symbolic link"):
+        Speaker.load(folder / "link.safetensors")
+
+
+def test_a_damaged_speaker_can_be_removed(tmp_path: Path) -> None:
+    (tmp_path / "anna.safetensors").write_bytes(b"nonsense")
+    remove_speaker([tmp_path], "anna")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_can_not_be_made_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="can't be written"):
+        add_speaker(tmp_path / "file" / "speakers", speaker())
