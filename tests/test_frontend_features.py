@@ -35,7 +35,9 @@ def at_rate(signal: str, rate: int) -> Floats:
 
 
 def mel_cosyvoice1(audio: Floats) -> Floats:
-    return flow_mel(audio, sample_rate=22050, n_fft=1024, hop=256, bins=80, fmin=0.0, fmax=8000.0)
+    return flow_mel(
+        audio, sample_rate=22050, n_fft=1024, hop=256, win=1024, bins=80, fmin=0.0, fmax=8000.0
+    )
 
 
 FEATURES: dict[str, tuple[Callable[[Floats], Floats], int, float, float]] = {

@@ -37,7 +37,14 @@ def mel_spectrogram(audio_24k: NDArray[Any], *, fmax: float | None = None) -> Fl
     Source: Matcha-TTS matcha/utils/audio.py, `mel_spectrogram`.
     """
     return flow_mel(
-        audio_24k, sample_rate=FLOW_RATE, n_fft=1920, hop=480, bins=80, fmin=0.0, fmax=fmax
+        audio_24k,
+        sample_rate=FLOW_RATE,
+        n_fft=1920,
+        hop=480,
+        win=1920,
+        bins=80,
+        fmin=0.0,
+        fmax=fmax,
     )
 
 
@@ -47,12 +54,12 @@ def flow_mel(
     sample_rate: int,
     n_fft: int,
     hop: int,
+    win: int,
     bins: int,
     fmin: float,
     fmax: float | None,
 ) -> Floats:
-    """`mel_spectrogram` with every setting: rates in Hz, `n_fft` (also the window) and `hop` in
-    samples.
+    """`mel_spectrogram` with every setting: frequencies in Hz, `n_fft`, `hop`, `win` in samples.
 
     Shapes: audio [n] -> [T, bins], T = n // hop when n_fft is a multiple of hop. Silence is
     ln(1e-5) = -11.51 in every bin.
@@ -62,7 +69,9 @@ def flow_mel(
     border = (n_fft - hop) // 2
     require_samples(audio, border + 1, sample_rate, "mel spectrogram")
     padded = np.pad(audio, border, mode="reflect")
-    spectrum = np.fft.rfft(frames(padded, n_fft, hop) * periodic_hann(n_fft))  # [T, n_fft // 2 + 1]
+    before = (n_fft - win) // 2
+    window = np.pad(periodic_hann(win), (before, n_fft - win - before))
+    spectrum = np.fft.rfft(frames(padded, n_fft, hop) * window)  # [T, n_fft // 2 + 1]
     magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-9)
     filters = slaney_filters(sample_rate, n_fft, bins, fmin, fmax)
     return np.log(np.maximum(magnitude @ filters.T, 1e-5)).astype(np.float32)

@@ -39,8 +39,9 @@ class MelSettings:
     """Of the flow's mel, as the checkpoint's YAML gives them; the defaults are CosyVoice3's."""
 
     sample_rate: int = 24_000  # Hz
-    n_fft: int = 1920  # samples, also the window
+    n_fft: int = 1920  # samples
     hop: int = 480  # samples
+    win: int = 1920  # samples
     bins: int = 80
     fmin: float = 0.0  # Hz
     fmax: float | None = None  # Hz; None: half the sample rate
@@ -84,6 +85,7 @@ def prepare_speaker(
         sample_rate=mel.sample_rate,
         n_fft=mel.n_fft,
         hop=mel.hop,
+        win=mel.win,
         bins=mel.bins,
         fmin=mel.fmin,
         fmax=mel.fmax,
