@@ -68,7 +68,7 @@ class BundleStages:
         from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 
         return TextTokenizer.load(
-            self.bundle.path / "text_tokenizer", generation=self.manifest.generation
+            self.bundle.path / "text_tokenizer", self.manifest.generation, in_bundle=True
         )
 
     def front_end(self) -> FrontEndModels:
