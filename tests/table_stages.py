@@ -105,7 +105,7 @@ class Anna:
     """A speaker with everything that a clip and its transcript give."""
 
     name: str = "anna"
-    prompt_text: str | None = "I said this."
+    prompt_text_ids: tuple[int, ...] = (21, 22)
     prompt_tokens: tuple[int, ...] = (4, 5, 6)
     prompt_mel: np.ndarray = field(default_factory=lambda: np.zeros((6, 80), np.float32))
     embedding: np.ndarray = field(default_factory=lambda: np.ones(192, np.float32))

@@ -27,6 +27,7 @@ def prompt(tokens: int = 10, speech: bool = True) -> Prompt:
     return Prompt(
         mode="zero-shot" if speech else "cross-lingual",
         text=PREFIX,
+        transcript_ids=(21, 22) if speech else (),
         speech_ids=ids if speech else (),
         tokens=ids,
         mel=np.zeros((2 * tokens, 80), np.float32),
@@ -53,7 +54,7 @@ def test_each_piece_gets_the_same_prompt_and_one_audio():
     parts = speak(stages, request(f"{FIRST} {SECOND}"))
     assert len(parts) == 2
     for call in stages.lm_calls:
-        assert call["prompt_text_ids"] == encode(PREFIX)
+        assert call["prompt_text_ids"] == [*encode(PREFIX), 21, 22]
         assert call["prompt_speech_ids"] == tuple(range(3, 13))
     assert [call["text_ids"] for call in stages.lm_calls] == [encode(FIRST), encode(SECOND)]
     assert all(call["prompt_tokens"] == list(range(3, 13)) for call in stages.flow_calls)

@@ -12,8 +12,10 @@ from cosyvoice_cpu.synthesis.prompts import build_prompt
 PREFIX, MARK = "You are a helpful assistant.", "<|endofprompt|>"
 
 
-CLIP_ONLY = Anna(prompt_text=None)
-EMBEDDING_ONLY = Anna(prompt_text=None, prompt_tokens=(), prompt_mel=np.zeros((0, 80), np.float32))
+CLIP_ONLY = Anna(prompt_text_ids=())
+EMBEDDING_ONLY = Anna(
+    prompt_text_ids=(), prompt_tokens=(), prompt_mel=np.zeros((0, 80), np.float32)
+)
 
 
 def build(text, voice=None, **options):
@@ -23,7 +25,8 @@ def build(text, voice=None, **options):
 
 def test_zero_shot_puts_prefix_and_transcript_before_the_text():
     prompt, text = build("Hello.", mode="zero-shot")
-    assert (prompt.text, text) == (f"{PREFIX}{MARK}I said this.", "Hello.")
+    assert (prompt.text, text) == (f"{PREFIX}{MARK}", "Hello.")
+    assert prompt.transcript_ids == (21, 22)
     assert prompt.speech_ids == prompt.tokens == (4, 5, 6)
     assert prompt.mel.shape == (6, 80)
 
@@ -31,14 +34,14 @@ def test_zero_shot_puts_prefix_and_transcript_before_the_text():
 def test_cross_lingual_puts_the_prefix_alone_before_the_text_and_no_tokens_into_the_lm():
     prompt, text = build("Hallo.", mode="cross-lingual")
     assert (prompt.text, text) == (f"{PREFIX}{MARK}", "Hallo.")
-    assert (prompt.speech_ids, prompt.tokens) == ((), (4, 5, 6))
+    assert (prompt.transcript_ids, prompt.speech_ids, prompt.tokens) == ((), (), (4, 5, 6))
 
 
 def test_instruct_puts_the_instruction_before_the_text_and_no_tokens_into_the_lm():
     prompt, text = build("你好。", instruct="请用广东话表达。")
     assert prompt.mode == "instruct"
     assert (prompt.text, text) == (f"{PREFIX} 请用广东话表达。{MARK}", "你好。")
-    assert (prompt.speech_ids, prompt.tokens) == ((), (4, 5, 6))
+    assert (prompt.transcript_ids, prompt.speech_ids, prompt.tokens) == ((), (), (4, 5, 6))
 
 
 def test_a_speaker_with_an_embedding_alone_has_no_prompt_but_the_prefix():
@@ -72,14 +75,9 @@ def test_a_cross_lingual_text_with_its_own_prefix_keeps_that_one():
     assert (prompt.text, text) == (f"{PREFIX} 请用四川话。{MARK}", "你好。")
 
 
-def test_a_transcript_with_its_own_prefix_keeps_that_one():
-    prompt, _ = build("Hello.", Anna(prompt_text=f"{PREFIX}{MARK}I said this."))
-    assert prompt.text == f"{PREFIX}{MARK}I said this."
-
-
 def test_a_generation_without_a_prefix_gets_none():
     without = {"system_prefix": "", "end_of_prompt": MARK}
-    assert build_prompt("Hi.", Anna(), **without)[0].text == "I said this."
+    assert build_prompt("Hi.", Anna(), **without)[0].text == ""
     assert build_prompt("Hi.", CLIP_ONLY, **without)[0].text == ""
     instructed, _ = build_prompt("Hi.", Anna(), instruct="Softly.", **without)
     assert instructed.text == f"Softly.{MARK}"
@@ -100,8 +98,6 @@ def test_the_mark_in_a_text_that_is_no_place_for_it_is_refused(options):
 def test_the_mark_twice_is_refused_wherever_it_stands():
     with pytest.raises(TextError, match=r"the text holds .* twice"):
         build(f"{MARK}Hello.{MARK}", mode="cross-lingual")
-    with pytest.raises(TextError, match=r"the transcript of speaker 'anna' holds .* twice"):
-        build("Hello.", Anna(prompt_text=f"{MARK}a{MARK}"))
     with pytest.raises(TextError, match=r"the instruction holds .* before its end"):
         build("Hello.", instruct=f"Softly.{MARK}Please.")
 

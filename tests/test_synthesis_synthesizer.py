@@ -110,7 +110,7 @@ def test_a_stream_joined_is_the_spoken_whole(synthesizer):
 @pytest.mark.parametrize(
     ("options", "prompt_text", "uses_speech_prompt"),
     [
-        ({}, "You are a helpful assistant.<|endofprompt|>I said this.", True),
+        ({}, "You are a helpful assistant.<|endofprompt|>", True),
         ({"mode": "cross-lingual"}, "You are a helpful assistant.<|endofprompt|>", False),
         ({"instruct": "Softly."}, "You are a helpful assistant. Softly.<|endofprompt|>", False),
     ],
@@ -121,8 +121,9 @@ def test_every_piece_of_a_long_text_gets_the_prefix_once(
     synthesizer.speak(LONG, **options)
     assert len(stages.lm_calls) > 1
     mark = tokenizer.end_of_prompt_id
+    transcript = [21, 22] if uses_speech_prompt else []
     for call in stages.lm_calls:
-        assert call["prompt_text_ids"] == tokenizer.encode(prompt_text)
+        assert call["prompt_text_ids"] == tokenizer.encode(prompt_text) + transcript
         assert [*call["prompt_text_ids"], *call["text_ids"]].count(mark) == 1
         assert call["prompt_speech_ids"] == ((4, 5, 6) if uses_speech_prompt else ())
 
@@ -157,7 +158,7 @@ def test_the_text_is_normalized_unless_told_otherwise_and_the_prefix_never(
 
 
 def test_a_speaker_without_a_clip_speaks_from_its_embedding(synthesizer):
-    voice = Anna(prompt_text=None, prompt_tokens=(), prompt_mel=np.zeros((0, 80), np.float32))
+    voice = Anna(prompt_text_ids=(), prompt_tokens=(), prompt_mel=np.zeros((0, 80), np.float32))
     audio = synthesizer.speak("Hello there.", voice)
     assert len(audio.samples) == audio.report.speech_tokens * 960
 

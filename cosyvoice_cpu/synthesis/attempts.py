@@ -67,7 +67,7 @@ def make_speech(
         attempts.append((trouble, tokens))
     warnings = _warnings(piece, attempts)
     trouble, tokens = min(attempts, key=lambda attempt: attempt[0].severity)
-    if tokens:
+    if tokens and retries:
         warnings += (f"piece {piece + 1}: attempts used up, the least bad one is taken",)
     return Speech(tokens, retries, trouble, warnings)
 

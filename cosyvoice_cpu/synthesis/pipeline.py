@@ -122,8 +122,9 @@ class _Run:
         """Split the text. Raises: TextError if there is nothing to say."""
         text = self._request.text
         with self._clock.stage("frontend"):
-            prompt_text = self._request.prompt.text
-            self._prompt_ids = self._encode(prompt_text) if prompt_text else []
+            prompt = self._request.prompt
+            system_ids = self._encode(prompt.text) if prompt.text else []
+            self._prompt_ids = [*system_ids, *prompt.transcript_ids]
             longest = int(self._room / EXPECTED_TOKENS_PER_UNIT)
             for piece in self._pieces(text, min(LONGEST, max(1, longest))):
                 if scripts.has_speech(piece.text):

@@ -2,7 +2,7 @@
 
 | mode          | before the target's ids              | speech LM prompt | flow prompt           |
 |---------------|--------------------------------------|------------------|-----------------------|
-| zero-shot     | prefix, mark, transcript             | speaker's tokens | speaker's tokens, mel |
+| zero-shot     | prefix, mark, speaker's transcript   | speaker's tokens | speaker's tokens, mel |
 | cross-lingual | prefix, mark                         | none             | speaker's tokens, mel |
 | instruct      | prefix, blank, instruction, mark     | none             | speaker's tokens, mel |
 
@@ -19,7 +19,7 @@ frontend_instruct2, frontend_sft) and example.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -42,12 +42,12 @@ class Voice(Protocol):
         ...
 
     @property
-    def prompt_text(self) -> str | None:
-        """Transcript of the clip; None if it was not given."""
+    def prompt_text_ids(self) -> Iterable[int]:
+        """Text ids of the clip's transcript, without any prefix; none if it was not given."""
         ...
 
     @property
-    def prompt_tokens(self) -> Sequence[int]:
+    def prompt_tokens(self) -> Iterable[int]:
         """Speech tokens [N] of the clip."""
         ...
 
@@ -67,7 +67,8 @@ class Prompt:
     """All that stands before the target; the same for every piece of a text."""
 
     mode: Mode
-    text: str  # its ids go before the target's
+    text: str  # system prompt with its mark, "" for none
+    transcript_ids: tuple[int, ...]  # go between the ids of `text` and the target's
     speech_ids: tuple[int, ...]  # speech LM prompt
     tokens: tuple[int, ...]  # flow prompt
     mel: Floats  # [frames, mel bins]
@@ -87,28 +88,28 @@ def build_prompt(
 
     Without `mode`: instruct if there is an instruction, zero-shot if the speaker has a transcript,
     else cross-lingual. A prefix that the user typed is not added again: before a cross-lingual text
-    and in a transcript it replaces ours, around an instruction it is ours.
+    it replaces ours, around an instruction it is ours.
     Raises: UsageError if mode and instruction contradict each other, SpeakerError if the speaker
     lacks what the mode needs, TextError if the end-of-prompt mark stands where it can't.
     """
-    chosen = _choose_mode(voice, mode, instruct)
+    transcript_ids = tuple(int(text_id) for text_id in voice.prompt_text_ids)
     tokens = tuple(int(token) for token in voice.prompt_tokens)
-    plain_prefix = f"{system_prefix}{end_of_prompt}" if system_prefix else ""
+    lacks = "prompt clip" if not tokens else "transcript" if not transcript_ids else None
+    chosen = _choose_mode(voice.name, lacks, mode, instruct)
+    system = f"{system_prefix}{end_of_prompt}" if system_prefix else ""
     if chosen == "cross-lingual":
-        own_prefix, text = _split_at_mark(text, end_of_prompt, "the text")
-        prompt_text = plain_prefix if own_prefix is None else own_prefix
+        own, text = _split_at_mark(text, end_of_prompt)
+        system = own or system
     else:
         _refuse_mark(text, end_of_prompt)
-        if chosen == "instruct":
-            prompt_text = _instruction(instruct or "", system_prefix, end_of_prompt)
-        else:
-            place = f"the transcript of speaker {voice.name!r}"
-            own_prefix, transcript = _split_at_mark(voice.prompt_text or "", end_of_prompt, place)
-            prompt_text = (plain_prefix if own_prefix is None else own_prefix) + transcript
+    if chosen == "instruct":
+        system = _instruction(instruct or "", system_prefix, end_of_prompt)
+    clones = chosen == "zero-shot"
     prompt = Prompt(
         mode=chosen,
-        text=prompt_text,
-        speech_ids=tokens if chosen == "zero-shot" else (),
+        text=system,
+        transcript_ids=transcript_ids if clones else (),
+        speech_ids=tokens if clones else (),
         tokens=tokens,
         mel=voice.prompt_mel,
         embedding=voice.embedding,
@@ -116,22 +117,21 @@ def build_prompt(
     return prompt, text
 
 
-def _choose_mode(voice: Voice, mode: str | None, instruct: str | None) -> Mode:
-    can_clone_text = bool(voice.prompt_text) and len(voice.prompt_tokens) > 0
+def _choose_mode(name: str, lacks: str | None, mode: str | None, instruct: str | None) -> Mode:
+    """The mode asked for, or the one that fits; `lacks` is what zero-shot needs and is missing."""
     if mode is None:
         if instruct is not None:
             return "instruct"
-        return "zero-shot" if can_clone_text else "cross-lingual"
+        return "cross-lingual" if lacks else "zero-shot"
     if mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}", f"modes: {', '.join(MODES)}")
     if mode == "instruct" and instruct is None:
         raise UsageError("mode instruct needs an instruction", "give one, or choose another mode")
     if mode != "instruct" and instruct is not None:
         raise UsageError(f"an instruction has no place in mode {mode}", "leave one of the two away")
-    if mode == "zero-shot" and not can_clone_text:
-        lacks = "transcript" if len(voice.prompt_tokens) else "prompt clip"
+    if mode == "zero-shot" and lacks:
         raise SpeakerError(
-            f"speaker {voice.name!r} has no {lacks}, which zero-shot needs",
+            f"speaker {name!r} has no {lacks}, which zero-shot needs",
             "cache it again with --audio and --transcript, or use --mode cross-lingual",
         )
     return mode
@@ -149,13 +149,13 @@ def _instruction(instruct: str, system_prefix: str, end_of_prompt: str) -> str:
     return f"{system_prefix} {wish}{end_of_prompt}" if system_prefix else f"{wish}{end_of_prompt}"
 
 
-def _split_at_mark(text: str, mark: str, place: str) -> tuple[str | None, str]:
-    """(all up to the mark or None, the rest)."""
+def _split_at_mark(text: str, mark: str) -> tuple[str, str]:
+    """(all up to and with the mark, the rest); "" and `text` without a mark."""
     before, found, after = text.partition(mark)
     if not found:
-        return None, text
+        return "", text
     if mark in after:
-        raise TextError(f"{place} holds {mark!r} twice", "leave one of them away")
+        raise TextError(f"the text holds {mark!r} twice", "leave one of them away")
     return before.strip() + mark, after
 
 

@@ -13,15 +13,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from cosyvoice_cpu.bundle.manifest import Manifest
-from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.bundle.manifest import SPEAKERS_FOLDER, Manifest
+from cosyvoice_cpu.errors import BundleError, UsageError
+from cosyvoice_cpu.frontend.clip import load_clip
+from cosyvoice_cpu.frontend.clip_quality import best_cut
+from cosyvoice_cpu.frontend.models import FrontEndModels
+from cosyvoice_cpu.frontend.normalizer import normalize as spell_out
+from cosyvoice_cpu.frontend.prepare import PreparedSpeaker, prepare_speaker
+from cosyvoice_cpu.frontend.speaker_folders import find_speaker
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 from cosyvoice_cpu.stages import Stages
 from cosyvoice_cpu.synthesis.audio import Audio, join
+from cosyvoice_cpu.synthesis.bundle_voices import mel_settings, voice_model
 from cosyvoice_cpu.synthesis.pipeline import Encode, Pipeline, Request
 from cosyvoice_cpu.synthesis.prompts import Voice, build_prompt
 from cosyvoice_cpu.synthesis.report import Progress
-from cosyvoice_cpu.synthesis.rules import SynthesisRules
+from cosyvoice_cpu.synthesis.rules import SynthesisRules, synthesis_rules
 from cosyvoice_cpu.synthesis.runaway import DEFAULT_RETRIES
 from cosyvoice_cpu.synthesis.shaping import check_speed
 
@@ -52,6 +59,10 @@ class SpeechBundle(Stages, Protocol):
         """The text tokenizer; None if the checkpoint had none."""
         ...
 
+    def front_end(self) -> FrontEndModels:
+        """Speaker encoder and speech tokenizer. Raises: BundleError without them."""
+        ...
+
 
 class Synthesizer:
     """Speaks texts with one model. Loaded once, it may be used from several threads."""
@@ -67,6 +78,40 @@ class Synthesizer:
         self._pipeline = Pipeline(stages, rules, encode)
         self._find_speaker = find_speaker
         self._normalize = normalize
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | Path,
+        threads: int | None = None,
+        *,
+        speakers: str | Path | None = None,
+    ) -> Synthesizer:
+        """The synthesizer of the bundle at `bundle`.
+
+        `threads` None takes the physical cores at hand. `speakers` is a folder of speaker files
+        that comes before the bundle's own. Raises: BundleError, ManifestError, UsageError.
+        """
+        from cosyvoice_cpu.runtime.stages import BundleStages
+        from cosyvoice_cpu.runtime.threads import resolve_threads
+
+        stages = BundleStages.load(Path(bundle), resolve_threads(threads))
+        return cls.of_bundle(stages, speakers=speakers)
+
+    @classmethod
+    def of_bundle(cls, bundle: SpeechBundle, *, speakers: str | Path | None = None) -> Synthesizer:
+        """The synthesizer of a bundle that is loaded already. Raises: BundleError."""
+        folders = [bundle.bundle_path / SPEAKERS_FOLDER]
+        if speakers is not None:
+            folders.insert(0, Path(speakers))
+        model = voice_model(bundle.manifest)
+        return cls(
+            bundle,
+            synthesis_rules(bundle.manifest, bundle.max_frames),
+            _tokenizer_of(bundle).encode,
+            lambda name: find_speaker(folders, name, model),
+            spell_out,
+        )
 
     @property
     def sample_rate(self) -> int:
@@ -161,3 +206,45 @@ class Synthesizer:
             frontend_seconds=time.perf_counter() - started,
         )
         return self._pipeline.speak(request)
+
+
+def speaker_from_clip(
+    bundle: SpeechBundle,
+    name: str,
+    clip: str | Path,
+    transcript: str = "",
+    *,
+    trim: bool = False,
+) -> PreparedSpeaker:
+    """A speaker for `bundle` from an audio file and the words spoken in it, "" if unknown.
+
+    `trim` takes the best 3 to 10 s of the clip; the transcript must be that of this part.
+    Raises: AudioError if the clip can't be read or can't serve, TextError for the transcript,
+    SpeakerError for the name, BundleError if the bundle has no front end.
+    """
+    models, tokenizer = bundle.front_end(), _tokenizer_of(bundle)
+    samples, rate = load_clip(clip, trim=trim)
+    if trim:
+        start, end = best_cut(samples, rate)
+        samples = samples[start:end]
+    return prepare_speaker(
+        name,
+        samples,
+        rate,
+        transcript,
+        models=models,
+        tokenizer=tokenizer,
+        model=voice_model(bundle.manifest),
+        mel=mel_settings(bundle.manifest),
+        end_of_prompt=bundle.manifest.synthesis.end_of_prompt,
+    )
+
+
+def _tokenizer_of(bundle: SpeechBundle) -> TextTokenizer:
+    tokenizer = bundle.tokenizer()
+    if tokenizer is None:
+        raise BundleError(
+            f"{bundle.bundle_path} has no text_tokenizer, so it speaks from ids only",
+            "export a checkpoint with its CosyVoice-BlankEN folder, without --no-front-end",
+        )
+    return tokenizer
