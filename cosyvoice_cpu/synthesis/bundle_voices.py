@@ -27,6 +27,7 @@ def mel_settings(manifest: Manifest) -> MelSettings:
         sample_rate=manifest.audio.sample_rate,
         n_fft=mel.n_fft,
         hop=mel.hop,
+        win=mel.win,
         bins=mel.num_mels,
         fmin=mel.fmin,
         fmax=mel.fmax,
