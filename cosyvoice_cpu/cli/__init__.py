@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cosyvoice_cpu.cli import export, info
+from cosyvoice_cpu.cli import cache_speaker, export, info, synth
 from cosyvoice_cpu.cli.failures import INTERRUPTED, FailureLines, report_interrupt
 from cosyvoice_cpu.cli.options import ENVIRONMENT_PREFIX
 
@@ -34,6 +34,8 @@ app = typer.Typer(
 )
 
 app.command("export")(export.export)
+app.command("cache-speaker")(cache_speaker.cache_speaker)
+app.command("synth")(synth.synth)
 app.command("info")(info.info)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -21,23 +20,27 @@ def info(
         ),
     ] = None,
     speakers: SpeakersOption = None,
-    as_json: JsonOption = False,
+    json: JsonOption = False,
     trust: TrustOption = False,
 ) -> None:
     """Say what is in a bundle. Example: cosyvoice-cpu info voice/"""
     import msgspec
 
     from cosyvoice_cpu.bundle.reader import open_bundle
+    from cosyvoice_cpu.cli.bundles import chosen_bundle, speaker_folders
+    from cosyvoice_cpu.cli.messages import print_json
     from cosyvoice_cpu.cli.sizes import component_table, megabytes
+    from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 
-    opened = open_bundle(bundle, trust=trust)
+    opened = open_bundle(chosen_bundle(bundle), trust=trust)
     manifest = opened.manifest
     total = sum(path.stat().st_size for path in opened.path.rglob("*") if path.is_file())
-    if as_json:
-        content = msgspec.to_builtins(manifest)
-        typer.echo(json.dumps({**content, "path": str(opened.path), "bytes": total}, indent=2))
+    if json:
+        print_json({**msgspec.to_builtins(manifest), "path": str(opened.path), "bytes": total})
         return
     typer.echo(f"{opened.path}: {manifest.generation}, {megabytes(total)}")
     typer.echo(f"made by {manifest.created_by} from {manifest.source.name}")
     for line in component_table(manifest):
         typer.echo(line)
+    names = ", ".join(list_speakers(speaker_folders(opened, speakers)))
+    typer.echo(f"speakers: {names or 'none yet, see cosyvoice-cpu cache-speaker --help'}")

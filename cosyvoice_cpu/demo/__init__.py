@@ -1,1 +1,1 @@
-"""The embedded demo voice and its recipe."""
+"""The embedded demo: a small checkpoint, prompt clips, and the bundle that is made of them."""

@@ -1,0 +1,211 @@
+"""`cosyvoice-cpu synth`."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption, ThreadsOption, TrustOption
+
+if TYPE_CHECKING:
+    from cosyvoice_cpu.frontend.speakers import Speaker
+    from cosyvoice_cpu.runtime.stages import BundleStages
+    from cosyvoice_cpu.synthesis.audio import Audio
+
+STDOUT = Path("-")
+
+
+class Mode(str, Enum):
+    """How the speaker's clip is used."""
+
+    zero_shot = "zero-shot"
+    cross_lingual = "cross-lingual"
+    instruct = "instruct"
+
+
+def synth(
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="A .wav, .flac, .ogg or .mp3 file; - writes WAV to stdout."
+        ),
+    ],
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="What to say; - reads it from stdin.")
+    ] = None,
+    text_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A UTF-8 file with what to say; - is stdin."),
+    ] = None,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            envvar="COSYVOICE_CPU_BUNDLE",
+            help="The model; by default the embedded demo, which is made at its first use.",
+        ),
+    ] = None,
+    speaker: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Who speaks; by default the first that there is."),
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(metavar="CLIP", help="A clip of who is to speak, in place of --speaker."),
+    ] = None,
+    transcript: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The words spoken in --audio.")
+    ] = None,
+    speakers: SpeakersOption = None,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(help="By default what --instruct and the speaker's transcript allow."),
+    ] = None,
+    instruct: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="How to speak, for mode instruct.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Decides every random draw.")] = 0,
+    speed: Annotated[float, typer.Option(metavar="X", help="0.5 to 2; above 1 is faster.")] = 1.0,
+    normalize: Annotated[
+        bool, typer.Option(help="Write numbers and dates out, if wetext is installed.")
+    ] = True,
+    threads: ThreadsOption = None,
+    json: JsonOption = False,
+    trust: TrustOption = False,
+) -> None:
+    """Speak a text. Example: cosyvoice-cpu synth "Hello" --output hello.wav"""
+    import time
+
+    from cosyvoice_cpu.cli.bundles import chosen_bundle
+    from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
+    from cosyvoice_cpu.cli.text_input import text_to_speak
+    from cosyvoice_cpu.runtime.stages import BundleStages
+    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
+
+    _check_options(output, json, speaker, audio, transcript)
+    words = text_to_speak(text, text_file)
+    stages = BundleStages.load(chosen_bundle(bundle), resolve_threads(threads), trust=trust)
+    voice = _voice(stages, speaker, speakers, audio, transcript)
+    synthesizer = Synthesizer.of_bundle(stages)
+    started = time.perf_counter()
+    with progress_bar() as bar:
+        result = synthesizer.speak(
+            words,
+            voice,
+            seed=seed,
+            mode=mode.value if mode else None,
+            instruct=instruct,
+            speed=speed,
+            normalize=normalize,
+            progress=lambda stage, done, seconds: bar(f"{stage}, {seconds:.0f} s of audio", done),
+        )
+    seconds_total = time.perf_counter() - started
+    _write(result, output)
+    report = result.report
+    assert report is not None
+    for warning in report.warnings:
+        warn(warning)
+    rtf = seconds_total / result.seconds
+    if json:
+        print_json(
+            {
+                "output": str(output),
+                "sample_rate": result.sample_rate,
+                "seconds_audio": result.seconds,
+                "seconds_total": seconds_total,
+                "rtf": rtf,
+                "first_audio_s": report.first_audio_s,
+                "stages": report.stages,
+                "speech_tokens": report.speech_tokens,
+                "peak_rss_mb": _peak_rss_mb(),
+                "seed": seed,
+                "bundle": str(stages.bundle_path),
+                "speaker": voice.name,
+                "sentences": report.sentences,
+            }
+        )
+    elif output != STDOUT:
+        typer.echo(
+            f"{output}: {result.seconds:.2f} s of audio in {seconds_total:.2f} s (RTF {rtf:.2f}),"
+            f" speaker {voice.name}, seed {seed}"
+        )
+
+
+def _check_options(
+    output: Path, json: bool, speaker: str | None, audio: Path | None, transcript: str | None
+) -> None:
+    """What would only fail after the work, and options that exclude each other.
+
+    Raises: UsageError, or OutputError if there is no folder for the output.
+    """
+    from cosyvoice_cpu.errors import OutputError, UsageError
+    from cosyvoice_cpu.synthesis.audio import format_of
+
+    if output == STDOUT:
+        if json:
+            raise UsageError("--json and --output - both want stdout", "write the audio to a file")
+        if sys.stdout.isatty():
+            raise UsageError(
+                "stdout is a terminal, not a place for audio", "pipe it, or name a file"
+            )
+    else:
+        format_of(output)
+        if not output.parent.is_dir():
+            raise OutputError(
+                f"{output} can't be written: there is no folder {output.parent}",
+                "create the folder first",
+            )
+    if audio is not None and speaker is not None:
+        raise UsageError("--speaker and --audio are both given", "leave one of them away")
+    if transcript is not None and audio is None:
+        raise UsageError("--transcript belongs to --audio, which is missing", "give the clip")
+
+
+def _voice(
+    stages: BundleStages,
+    name: str | None,
+    speakers: Path | None,
+    audio: Path | None,
+    transcript: str | None,
+) -> Speaker:
+    """The speaker of that name, or of the clip, or the first one there is."""
+    from cosyvoice_cpu.cli.bundles import speaker_folders
+    from cosyvoice_cpu.cli.messages import note, warn
+    from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
+    from cosyvoice_cpu.synthesis.bundle_voices import voice_model
+    from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
+
+    if audio is not None:
+        prepared = speaker_from_clip(stages, "one-off", audio, transcript or "")
+        for warning in prepared.report.warnings:
+            warn(warning)
+        return prepared.speaker
+    folders = speaker_folders(stages.bundle, speakers)
+    if name is None and (known := list_speakers(folders)):
+        name = next(iter(known))
+        if len(known) > 1:
+            note(f"speaker {name} is taken; there are {', '.join(known)}")
+    return find_speaker(folders, name, voice_model(stages.manifest))
+
+
+def _write(audio: Audio, output: Path) -> None:
+    if output != STDOUT:
+        audio.save(output)
+        return
+    sys.stdout.buffer.write(audio.to_bytes())
+    sys.stdout.buffer.flush()
+
+
+def _peak_rss_mb() -> float | None:
+    """Largest resident memory of this process so far; None where the system doesn't tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, KiB elsewhere

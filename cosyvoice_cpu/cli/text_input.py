@@ -1,0 +1,67 @@
+"""The text to speak: an argument, a file or stdin, always UTF-8."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from cosyvoice_cpu.errors import TextError, UsageError
+
+LARGEST_TEXT = 16 << 20  # bytes; a thick book has two million
+
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # but for line ends and tabs
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+
+
+def text_to_speak(text: str | None, file: Path | None) -> str:
+    """The text of the one source that was given; `-` is stdin.
+
+    Raises: UsageError unless there is exactly one source, TextError naming the source if it can't
+    be read, is too long, or holds what is no text.
+    """
+    if (text is None) == (file is None):
+        fact = (
+            "there is no text to speak" if text is None else "TEXT and --text-file are both given"
+        )
+        raise UsageError(fact, "give TEXT, or --text-file FILE, or - to read stdin")
+    if text == "-" or file == Path("-"):
+        return _checked(_decoded(_read(sys.stdin.buffer, "stdin"), "stdin"), "stdin")
+    if file is None:
+        return _checked(text or "", "the text")
+    try:
+        with file.open("rb") as stream:
+            content = _read(stream, str(file))
+    except OSError as error:
+        raise TextError(f"{file} can't be read ({error.strerror})", "check the name") from error
+    return _checked(_decoded(content, str(file)), str(file))
+
+
+def _read(stream: BinaryIO, source: str) -> bytes:
+    content = stream.read(LARGEST_TEXT + 1)
+    if len(content) > LARGEST_TEXT:
+        raise TextError(f"{source} exceeds {LARGEST_TEXT >> 20} MB", "speak it in parts")
+    return content
+
+
+def _decoded(content: bytes, source: str) -> str:
+    if content.startswith(_UTF16):
+        raise TextError(f"{source} is UTF-16, not UTF-8", "save the text as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"{source} is not UTF-8: byte {error.object[error.start]:#04x} at {error.start}",
+            "save the text as UTF-8",
+        ) from error
+
+
+def _checked(text: str, source: str) -> str:
+    if found := _CONTROL.search(text):
+        raise TextError(
+            f"{source} holds the control character U+{ord(found[0]):04X} at position"
+            f" {found.start()}",
+            "remove it; is this a text?",
+        )
+    return text
