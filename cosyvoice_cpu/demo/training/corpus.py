@@ -33,7 +33,7 @@ from cosyvoice_cpu.demo.training.sizes import SAMPLE_RATE, SAMPLES_PER_TOKEN
 from cosyvoice_cpu.frontend import mel_spectrogram, resample, whisper_log_mel
 
 if TYPE_CHECKING:
-    from cosyvoice_cpu.demo.training.hibari_voice import HibariVoice, Speech
+    from cosyvoice_cpu.demo.training.speech import Speech, Voice
 
 TEXTS_PER_SHARD = 500
 HELDOUT_TEXTS = 200
@@ -59,7 +59,7 @@ class Utterance:
     units: NDArray[np.uint8]
 
 
-def make_corpus(folder: Path, voice: HibariVoice, vocabulary: Vocabulary, hours: float) -> None:
+def make_corpus(folder: Path, voice: Voice, vocabulary: Vocabulary, hours: float) -> None:
     """Write the held-out and prompt shards, then training shards until `folder` holds `hours` of
     training audio.
 
@@ -81,7 +81,7 @@ def make_corpus(folder: Path, voice: HibariVoice, vocabulary: Vocabulary, hours:
         logger.info("%s: %.2f h of training audio", name, seconds / 3600)
 
 
-def _make_shard(path: Path, voice: HibariVoice, texts: list[str]) -> float:
+def _make_shard(path: Path, voice: Voice, texts: list[str]) -> float:
     """Write one shard unless it exists; its seconds of audio."""
     if not path.exists():
         first_seed = int.from_bytes(path.name.encode(), "big") % 2**31
