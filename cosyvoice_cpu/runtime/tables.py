@@ -7,8 +7,10 @@ thirty: mapped, only these pages are ever read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +19,8 @@ from cosyvoice_cpu.errors import BundleError
 
 Floats = NDArray[np.float32]
 
-_DTYPES: dict[str, type[np.floating]] = {"F32": np.float32, "F16": np.float16}
+_DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
+_SCALE = ".scale"  # suffix of an int8 table's scales: one float32 per row
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 
 
@@ -25,33 +28,42 @@ class EmbeddingTable:
     """A matrix of a safetensors file, [rows, width]; `table(ids)` reads float32 rows."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Map tensor `name`. Raises: BundleError if it is not there or not a matrix of floats."""
+        """Map tensor `name`, and its scales if it is int8.
+
+        Raises: BundleError if it is not there or not such a matrix.
+        """
         try:
             with path.open("rb") as file:
                 length = int.from_bytes(file.read(8), "little")
                 if length > _MAX_HEADER_BYTES:
                     raise ValueError("its header is too long")
-                entry = json.loads(file.read(length))[name]
-            rows, width = entry["shape"]
-            start, end = entry["data_offsets"]
-            dtype = np.dtype(_DTYPES[entry["dtype"]])
-            if end - start != rows * width * dtype.itemsize:
-                raise ValueError(f"the size of {name} does not fit its shape")
-            self._rows: NDArray[np.floating] = np.memmap(
-                path, dtype=dtype, mode="r", offset=8 + length + start, shape=(rows, width)
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                header = json.loads(file.read(length))
+            self._rows = _mapped(path, 8 + length, header, name)
+            rows, width = self._rows.shape
+            self._scale: NDArray[Any] | None = None
+            if self._rows.dtype == np.int8:
+                self._scale = _mapped(path, 8 + length, header, name + _SCALE)
+                if self._scale.shape != (rows,) or self._scale.dtype != np.float32:
+                    raise ValueError(f"the scales of {name} do not fit its shape")
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise BundleError(
                 f"{path} holds no usable table {name} ({error})", "export the checkpoint again"
             ) from error
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and width."""
-        rows, width = self._rows.shape
-        return rows, width
+        self.shape: tuple[int, int] = (rows, width)
 
     def __call__(self, ids: Sequence[int]) -> Floats:
         """Rows [len(ids), width]; the caller keeps ids within 0..rows - 1."""
-        picked = self._rows[np.asarray(ids, np.int64)]
-        return np.asarray(picked, np.float32)
+        wanted = np.asarray(ids, np.int64)
+        picked = np.asarray(self._rows[wanted], np.float32)
+        return picked if self._scale is None else picked * self._scale[wanted, None]
+
+
+def _mapped(path: Path, start: int, header: dict[str, Any], name: str) -> NDArray[Any]:
+    """Tensor `name` of a file whose tensors begin at byte `start`."""
+    entry = header[name]
+    shape = tuple(entry["shape"])
+    low, high = entry["data_offsets"]
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    if high - low != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"the size of {name} does not fit its shape")
+    return np.memmap(path, dtype=dtype, mode="r", offset=start + low, shape=shape)
