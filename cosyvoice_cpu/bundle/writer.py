@@ -125,7 +125,7 @@ class BundleWriter:
         folder.mkdir(exist_ok=True)
         return folder
 
-    def finish(
+    def preview(
         self,
         *,
         generation: str,
@@ -135,12 +135,10 @@ class BundleWriter:
         synthesis: Synthesis,
         quality: Quality,
         created_by: str = f"cosyvoice-cpu {__version__}",
-    ) -> Manifest:
-        """Hash every file, write the manifest, and rename the bundle into place.
+    ) -> Bundle:
+        """What `finish` would make, to be tried in the hidden folder before it is finished.
 
-        Raises: BundleError if a file stands outside the given components, a component has no file,
-        a graph refers to a file outside its folder, or the disk is full; ManifestError if a value
-        is outside its range.
+        Raises: as `finish`.
         """
         manifest = Manifest(
             format=FORMAT,
@@ -158,8 +156,36 @@ class BundleWriter:
             quality=quality,
         )
         self._refuse_strangers(manifest)
-        (self._partial / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
         check_structure(self._partial, manifest)
+        return Bundle(self._partial, manifest)
+
+    def finish(
+        self,
+        *,
+        generation: str,
+        source: Source,
+        audio: Audio,
+        components: Mapping[ComponentName, ComponentDraft],
+        synthesis: Synthesis,
+        quality: Quality,
+        created_by: str = f"cosyvoice-cpu {__version__}",
+    ) -> Manifest:
+        """Hash every file, write the manifest, and rename the bundle into place.
+
+        Raises: BundleError if a file stands outside the given components, a component has no file,
+        a graph refers to a file outside its folder, or the disk is full; ManifestError if a value
+        is outside its range.
+        """
+        manifest = self.preview(
+            generation=generation,
+            source=source,
+            audio=audio,
+            components=components,
+            synthesis=synthesis,
+            quality=quality,
+            created_by=created_by,
+        ).manifest
+        (self._partial / MANIFEST_NAME).write_bytes(dump_manifest(manifest))
         self._flush()
         self._rename_into_place()
         return manifest

@@ -30,6 +30,23 @@ def _tensor_type(dtype: np.dtype[np.generic] | type) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
+def external_tensor(name: str, stored: StoredWeight) -> onnx.TensorProto:
+    """An initializer whose values are read from the component's weight file."""
+    tensor = TensorProto()
+    tensor.name = name
+    tensor.data_type = _tensor_type(stored.dtype)
+    tensor.dims.extend(stored.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (
+        ("location", stored.file),
+        ("offset", str(stored.offset)),
+        ("length", str(stored.num_bytes)),
+    ):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    return tensor
+
+
 class GraphBuilder:
     """Collects nodes, inputs, outputs and initializers; names are made unique and readable."""
 
@@ -76,19 +93,7 @@ class GraphBuilder:
         """The stored weight `name` as float32: external data, with a cast if it is stored half."""
         stored = self._weights[name]
         if name not in self._initializers:
-            tensor = TensorProto()
-            tensor.name = name
-            tensor.data_type = _tensor_type(stored.dtype)
-            tensor.dims.extend(stored.shape)
-            tensor.data_location = TensorProto.EXTERNAL
-            for key, value in (
-                ("location", stored.file),
-                ("offset", str(stored.offset)),
-                ("length", str(stored.num_bytes)),
-            ):
-                entry = tensor.external_data.add()
-                entry.key, entry.value = key, value
-            self._initializers[name] = tensor
+            self._initializers[name] = external_tensor(name, stored)
             if stored.dtype == np.float16:
                 self._nodes.append(
                     helper.make_node(

@@ -11,17 +11,27 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor  # quantization writes weights without it
 
 # Kernels without prepacked weights read the file's own pages; alignment to a cache line is free.
 ALIGNMENT = 64  # bytes
 # Below this a tensor stays float32 under float16 storage: norms, biases and tables cost nothing.
 MIN_HALF_ELEMENTS = 16_384
 
-_SAFETENSORS_DTYPES = {"float32": "F32", "float16": "F16", "float64": "F64", "int64": "I64"}
+SAFETENSORS_DTYPES = {
+    "float32": "F32",
+    "float16": "F16",
+    "float64": "F64",
+    "int64": "I64",
+    "int8": "I8",
+    "uint8": "U8",
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def write_weights(
         weight = weights[name]
         end = position + weight.num_bytes
         header[name] = {
-            "dtype": _SAFETENSORS_DTYPES[weight.dtype.name],
+            "dtype": SAFETENSORS_DTYPES[weight.dtype.name],
             "shape": list(weight.shape),
             "data_offsets": [position, end],
         }
