@@ -1,0 +1,173 @@
+"""Text/audio pairs through the bundle's own front end: what quality is measured on.
+
+A folder holds either `pairs.jsonl` (one object per line with `audio`, a path in the folder, and
+`text`; other fields are ignored) or audio files, each with its transcript beside it under the same
+name and `.txt`. A bundle without front end gets random ids instead, see `evaluation.parity_items`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+import cosyvoice_cpu
+from cosyvoice_cpu.errors import AudioError, TextError, UsageError
+from cosyvoice_cpu.evaluation.parity_items import Item, random_items
+from cosyvoice_cpu.frontend.clip import load_clip
+from cosyvoice_cpu.frontend.prepare import prepare_speaker
+from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.synthesis.bundle_voices import mel_settings, voice_model
+
+PAIRS = "pairs.jsonl"
+_AUDIO = (".wav", ".flac", ".ogg", ".mp3")
+_LARGEST_TEXT = 2**20  # bytes of a transcript or of the list of pairs
+# Measuring takes most of the time of a quantization; two of each language say what eight do.
+_ITEMS = 4
+_PROMPT_TOKENS, _TOKENS = 50, 100  # 2 s of prompt and 4 s of speech at 25 tokens per second
+_LEAST_TOKENS = 10
+
+_HINT = f"--calibration takes a folder with {PAIRS}, or with audio files and a .txt beside each"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A recording and what is said in it."""
+
+    audio: Path
+    text: str
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """What is read of a line of `pairs.jsonl`."""
+
+    audio: str
+    text: str
+
+
+def project_calibration_data() -> Path | None:
+    """The `calibration_data/` of a source checkout; None where only the package is installed."""
+    folder = Path(cosyvoice_cpu.__file__).parents[1] / "calibration_data"
+    return folder if (folder / PAIRS).is_file() else None
+
+
+def read_pairs(folder: Path) -> list[Pair]:
+    """The pairs of `folder`, in order. Raises: UsageError if there is none or one is wrong."""
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder {folder}", _HINT)
+    listed = folder / PAIRS
+    pairs = _listed(listed) if listed.is_file() else _side_by_side(folder)
+    if not pairs:
+        raise UsageError(f"{folder} holds no text/audio pair", _HINT)
+    return pairs
+
+
+def calibration_items(
+    stages: BundleStages, folder: Path | None, progress: Callable[[float], None]
+) -> list[Item]:
+    """Items for the gate from a few of the pairs in `folder`, by default the project's own.
+
+    Without a front end in the bundle, or without any pair, random ids.
+    Raises: UsageError for a folder that can't serve, naming the file that is wrong.
+    """
+    has_front_end = {"speaker_encoder", "speech_tokenizer", "text_tokenizer"} <= set(
+        stages.manifest.components
+    )
+    if folder and not has_front_end:
+        raise UsageError(
+            f"{stages.bundle_path} has no front end, so it can't read {folder}",
+            "export the checkpoint without --no-front-end, or leave --calibration out",
+        )
+    folder = folder or project_calibration_data()
+    if not folder or not has_front_end:
+        return random_items(stages.manifest, count=2)
+    pairs = read_pairs(folder)
+    pairs = [pairs[i * len(pairs) // _ITEMS] for i in range(_ITEMS)] if pairs[_ITEMS:] else pairs
+    items = []
+    for count, pair in enumerate(pairs):
+        items.append(_item(stages, pair))
+        progress((count + 1) / len(pairs))
+    return items
+
+
+def _listed(path: Path) -> list[Pair]:
+    pairs = []
+    lines = _text(path).splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = msgspec.json.decode(line, type=_Line)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise UsageError(f"{path}, line {number}: {error}", _HINT) from error
+        audio = (path.parent / entry.audio).resolve()
+        if not audio.is_relative_to(path.parent.resolve()):
+            raise UsageError(
+                f"{path}, line {number}: {entry.audio} is outside the folder", "copy it there"
+            )
+        pairs.append(Pair(audio, entry.text))
+    return pairs
+
+
+def _side_by_side(folder: Path) -> list[Pair]:
+    pairs = []
+    for audio in sorted(path for path in folder.iterdir() if path.suffix.lower() in _AUDIO):
+        transcript = audio.with_suffix(".txt")
+        if not transcript.is_file():
+            raise UsageError(f"{audio} has no transcript {transcript.name}", _HINT)
+        pairs.append(Pair(audio, _text(transcript).strip()))
+    return pairs
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()[: _LARGEST_TEXT + 1]
+        if len(content) > _LARGEST_TEXT:
+            raise UsageError(f"{path} has more than {_LARGEST_TEXT >> 20} MB", _HINT)
+        return content.decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} can't be read as UTF-8 text ({error})", _HINT) from error
+
+
+def _item(stages: BundleStages, pair: Pair) -> Item:
+    """The first six seconds: two as prompt, four to be compared."""
+    manifest = stages.manifest
+    tokenizer = stages.tokenizer()
+    assert tokenizer is not None  # the caller looked for the front end
+    if not pair.text.strip():
+        raise UsageError(f"{pair.audio} has an empty transcript", _HINT)
+    try:
+        audio, rate = load_clip(pair.audio)
+        speaker = prepare_speaker(
+            "calibration",
+            audio,
+            rate,
+            pair.text,
+            models=stages.front_end(),
+            tokenizer=tokenizer,
+            model=voice_model(manifest),
+            mel=mel_settings(manifest),
+            end_of_prompt=manifest.synthesis.end_of_prompt,
+        ).speaker
+    except (AudioError, TextError) as error:
+        raise UsageError(f"{pair.audio} can't calibrate: {error.what}", error.hint) from error
+    tokens = speaker.speech_tokens.tolist()[: _PROMPT_TOKENS + _TOKENS]
+    prompt = len(tokens) // 3
+    if len(tokens) - prompt < _LEAST_TOKENS:
+        raise UsageError(
+            f"{pair.audio} gives {len(tokens)} speech tokens, too few to measure on",
+            "give clips of at least a second",
+        )
+    synthesis = manifest.synthesis
+    frames = round(prompt * manifest.audio.mel_frames_per_token)
+    return Item(
+        name=pair.audio.name,
+        prompt_text_ids=tokenizer.encode(synthesis.system_prefix + synthesis.end_of_prompt),
+        text_ids=speaker.prompt_text_ids.tolist(),
+        prompt_tokens=tokens[:prompt],
+        tokens=tokens[prompt:],
+        prompt_mel=speaker.mel[:frames],
+        embedding=speaker.embedding,
+    )

@@ -1,0 +1,137 @@
+"""One component of a bundle in integers: what a recipe makes of it, and making it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosyvoice_cpu.bundle.manifest import ComponentName
+from cosyvoice_cpu.bundle.reader import Bundle
+from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
+from cosyvoice_cpu.errors import BundleError, UsageError
+from cosyvoice_cpu.export.weights import Weight, write_weights
+from cosyvoice_cpu.quantization.kernels import KERNELS, pack_table
+from cosyvoice_cpu.quantization.recipe import ComponentRecipe
+from cosyvoice_cpu.quantization.rewrite import WEIGHT, layers_of, rewrite_graph
+from cosyvoice_cpu.quantization.stored import read_weights
+
+WEIGHTS = "weights.safetensors"
+_FLOAT = "float32"  # the precision that quantization starts from
+
+
+@dataclass(frozen=True)
+class ComponentPlan:
+    """What will be done to a component."""
+
+    name: ComponentName
+    recipe: ComponentRecipe
+    layers: dict[str, tuple[int, ...]]  # quantized: name to shape [K, N]
+    kept: list[str]  # layers that stay float32
+    graphs: list[str]  # file names
+    floats: dict[str, Weight]  # all weights as they are
+    weights: dict[str, Weight]  # and as they will be
+    bytes_before: int  # of the component's files
+
+    @property
+    def precision(self) -> str:
+        """As the manifest will call it."""
+        return KERNELS[self.recipe.kernel].precision
+
+    @property
+    def bytes_after(self) -> int:
+        """Predicted: the graphs keep their size within a few per cent."""
+        saved = _bytes(self.floats) - _bytes(self.weights)
+        return self.bytes_before - saved
+
+
+def plan_component(bundle: Bundle, name: ComponentName, recipe: ComponentRecipe) -> ComponentPlan:
+    """What `recipe` would do; reads headers and graphs only.
+
+    Raises: BundleError unless the component is float32, UsageError for a recipe that does not fit.
+    """
+    component = bundle.component(name)
+    if component.precision != _FLOAT:
+        raise BundleError(
+            f"{name} of {bundle.path} is {component.precision}; quantization starts from float32",
+            "give the bundle that `cosyvoice-cpu export` made with --storage float32",
+        )
+    files = [entry.path.split("/")[1] for entry in component.files]
+    graphs = [file for file in files if file.endswith(".onnx")]
+    # The graphs of a component differ in sizes and masks, not in their layers.
+    found = layers_of(bundle.file(name, graphs[0]))
+    layers = {layer: shape for layer, shape in found.items() if recipe.selects(layer)}
+    floats = read_weights(bundle.file(name, WEIGHTS))
+    _require_use(name, recipe, found, floats)
+    return ComponentPlan(
+        name=name,
+        recipe=recipe,
+        layers=layers,
+        kept=[layer for layer in found if layer not in layers],
+        graphs=graphs,
+        floats=floats,
+        weights=_packed(recipe, layers, floats),
+        bytes_before=sum(entry.size for entry in component.files),
+    )
+
+
+def write_component(
+    plan: ComponentPlan, bundle: Bundle, writer: BundleWriter, recipe_name: str
+) -> ComponentDraft:
+    """Write the component's weights, one tensor at a time, and its graphs; the manifest's entry."""
+    name, recipe = plan.name, plan.recipe
+    stored = write_weights(writer.path_for(name, WEIGHTS), plan.weights)
+    for file in plan.graphs:
+        rewrite_graph(
+            bundle.file(name, file),
+            writer.path_for(name, file),
+            plan.layers,
+            KERNELS[recipe.kernel],
+            recipe.block_size,
+            plan.floats,
+            stored,
+        )
+    return ComponentDraft(
+        precision=plan.precision,
+        engine="onnxruntime",
+        shapes=bundle.component(name).shapes,
+        recipe=recipe_name,
+    )
+
+
+def component_folder(writer: BundleWriter, name: ComponentName) -> Path:
+    """Where the writer keeps the files of a component."""
+    return writer.path_for(name, WEIGHTS).parent
+
+
+def _packed(
+    recipe: ComponentRecipe, layers: dict[str, tuple[int, ...]], floats: dict[str, Weight]
+) -> dict[str, Weight]:
+    kernel = KERNELS[recipe.kernel]
+    weights: dict[str, Weight] = {}
+    for name, weight in floats.items():
+        if name.endswith(WEIGHT) and name.removesuffix(WEIGHT) in layers:
+            weights |= kernel.pack(name, weight, recipe.block_size)
+        elif name in recipe.tables:
+            weights |= pack_table(name, weight, recipe.tables[name])
+        else:
+            weights[name] = weight
+    return weights
+
+
+def _require_use(
+    name: ComponentName,
+    recipe: ComponentRecipe,
+    found: dict[str, tuple[int, ...]],
+    floats: dict[str, Weight],
+) -> None:
+    """Raises: UsageError if the recipe selects nothing or names a table that is not there."""
+    if not any(recipe.selects(layer) for layer in found):
+        raise UsageError(
+            f"the recipe selects no layer of {name}", f"its layers are {', '.join(found)}"
+        )
+    if missing := [table for table in recipe.tables if table not in floats]:
+        raise UsageError(f"{name} has no table {missing[0]}", "remove it from the recipe's tables")
+
+
+def _bytes(weights: dict[str, Weight]) -> int:
+    return sum(weight.num_bytes for weight in weights.values())

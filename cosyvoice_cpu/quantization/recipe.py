@@ -1,0 +1,117 @@
+"""A recipe says, as data, what is quantized how, what stays float and why, and what is good enough.
+
+Recipes are TOML, read strictly. The package's own lie in `recipes/`; `docs/quantization.md`
+explains each field.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cosyvoice_cpu.bundle.manifest import ComponentName
+from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.evaluation.parity import GATE_MEASURES
+from cosyvoice_cpu.quantization.kernels import KernelName, TableFormat
+
+AUTO = "auto"
+DEFAULT = "int8"  # what auto starts from
+LARGEST_RECIPE = 2**20  # bytes
+
+
+class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Layers that stay float32."""
+
+    layers: list[str]  # globs
+    why: str
+
+
+class ComponentRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one component is quantized."""
+
+    kernel: KernelName
+    limits: dict[str, float]  # measure of the gate to its limit
+    layers: tuple[str, ...] = ("*",)  # globs of the layers that are quantized
+    keep: tuple[Keep, ...] = ()  # exceptions
+    block_size: Literal[16, 32, 64, 128, 256] = 128  # weight-only-int8: values per scale
+    tables: dict[str, TableFormat] = {}  # embedding tables of the weight file
+
+    def selects(self, layer: str) -> bool:
+        """Whether `layer` is quantized."""
+        kept = any(fnmatchcase(layer, glob) for keep in self.keep for glob in keep.layers)
+        return not kept and any(fnmatchcase(layer, glob) for glob in self.layers)
+
+
+class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A named way to make a bundle small and fast."""
+
+    name: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._+-]*\Z", max_length=100)]
+    about: str
+    components: dict[ComponentName, ComponentRecipe]
+
+
+def recipe_names() -> list[str]:
+    """The package's recipes."""
+    files = resources.files("cosyvoice_cpu.quantization") / "recipes"
+    names = (Path(file.name) for file in files.iterdir())
+    return sorted(name.stem for name in names if name.suffix == ".toml")
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe `name`: one of the package's, or a path that ends in `.toml`.
+
+    Raises: UsageError naming the file and the field, or the recipes that there are.
+    """
+    if name.endswith(".toml"):
+        try:
+            text = Path(name).read_bytes()[: LARGEST_RECIPE + 1]
+        except OSError as error:
+            raise UsageError(
+                f"the recipe {name} can't be read ({error.strerror})", _choice()
+            ) from error
+        return parse_recipe(text, name)
+    if name not in recipe_names():
+        raise UsageError(f"there is no recipe {name!r}", _choice())
+    file = resources.files("cosyvoice_cpu.quantization") / "recipes" / f"{name}.toml"
+    return parse_recipe(file.read_bytes(), name)
+
+
+def parse_recipe(text: bytes, where: str) -> Recipe:
+    """The recipe in `text`; `where` names it in errors. Raises: UsageError naming the field."""
+    try:
+        if len(text) > LARGEST_RECIPE:
+            raise ValueError("it is too long for a recipe")
+        recipe = msgspec.toml.decode(text, type=Recipe)
+    except (ValueError, msgspec.MsgspecError, RecursionError) as error:
+        raise UsageError(
+            f"recipe {where}: {error}", "docs/quantization.md explains the fields"
+        ) from error
+    if not recipe.components:
+        raise UsageError(f"recipe {where} has no component", "add one under [components]")
+    for component, part in recipe.components.items():
+        _check_limits(where, component, part)
+    return recipe
+
+
+def _check_limits(where: str, component: ComponentName, part: ComponentRecipe) -> None:
+    """Every measure of the component has a limit: nothing is written without a proof."""
+    known = [measure.name for measure in GATE_MEASURES if measure.component == component]
+    if not known:
+        raise UsageError(
+            f"recipe {where}: {component} can't be quantized yet",
+            f"possible are {', '.join(sorted({m.component for m in GATE_MEASURES}))}",
+        )
+    if set(part.limits) != set(known):
+        raise UsageError(
+            f"recipe {where}: the limits of {component} are {', '.join(part.limits) or 'missing'}",
+            f"give exactly {', '.join(known)} under [components.{component}.limits]",
+        )
+
+
+def _choice() -> str:
+    return f"choose {AUTO}, {', '.join(recipe_names())} or a file that ends in .toml"
