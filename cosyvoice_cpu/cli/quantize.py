@@ -1,0 +1,124 @@
+"""`cosyvoice-cpu quantize`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from cosyvoice_cpu.bundle.manifest import QualityResult
+    from cosyvoice_cpu.quantization.report import QuantizationReport
+
+
+def quantize(
+    bundle: Annotated[
+        Path, typer.Argument(metavar="BUNDLE", help="A float32 bundle, as `export` makes it.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", metavar="BUNDLE2", help="Folder to make the new bundle in.")
+    ],
+    recipe: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="auto, a recipe's name, or a .toml file; auto keeps what is good and faster here.",
+        ),
+    ] = "auto",
+    component: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this component of the recipe; repeatable."),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Text/audio pairs to measure quality on."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and its size.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Write even what the quality gate refuses.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a bundle of that name.")
+    ] = False,
+    json: JsonOption = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Make a bundle small and fast in INT8; it is refused if it differs too much from float32.
+
+    Example: cosyvoice-cpu quantize voice/ --output voice-int8/
+    """
+    import msgspec
+
+    from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
+    from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
+    from cosyvoice_cpu.runtime.threads import resolve_threads
+
+    with progress_bar() as progress:
+        try:
+            report = quantize_bundle(
+                bundle,
+                output,
+                recipe=recipe,
+                components=component or (),
+                calibration=calibration,
+                dry_run=dry_run,
+                force=force,
+                overwrite=overwrite,
+                threads=resolve_threads(threads),
+                progress=progress,
+            )
+        except QualityRefusedError as error:
+            if json:
+                print_json({"written": False, "results": msgspec.to_builtins(error.results)})
+            else:
+                _print_results(error.results)
+            raise
+    if report.forced:
+        warn(f"{output} was written although the quality gate refused it (--force)")
+    if json:
+        print_json(msgspec.to_builtins(report))
+        return
+    _print_report(report, output)
+
+
+def _print_report(report: QuantizationReport, output: Path) -> None:
+    from cosyvoice_cpu.cli.sizes import megabytes
+
+    share = report.bytes_after / report.bytes_before
+    head = str(output) if report.written else "dry run, nothing was written"
+    typer.echo(
+        f"{head}: recipe {report.recipe}, {megabytes(report.bytes_before)} to "
+        f"{megabytes(report.bytes_after)} ({share:.0%})"
+    )
+    for part in report.components:
+        speed = f"  {part.speedup:.2f} times as fast" if part.speedup else ""
+        typer.echo(
+            f"  {part.name:<16}{part.precision:<14}{megabytes(part.bytes_before):>10} to"
+            f" {megabytes(part.bytes_after):>9}{speed}"
+        )
+        if part.put_back:
+            typer.echo(f"    stays float32: {part.put_back}")
+        elif part.kept:
+            typer.echo(f"    {part.layers} layers; float32 stay {', '.join(part.kept)}")
+        else:
+            typer.echo(f"    {part.layers} layers")
+    if report.results:
+        _print_results(report.results)
+        typer.echo(f"  measured on {', '.join(report.items)}")
+
+
+def _print_results(results: Sequence[QualityResult]) -> None:
+    typer.echo(f"  {'component':<16}{'measure':<20}{'value':>9}   limit")
+    for result in results:
+        sign = ">=" if result.bound == "at_least" else "<="
+        mark = "" if result.passed else "   REFUSED"
+        typer.echo(
+            f"  {result.component:<16}{result.measure:<20}{result.value:>9.2f}"
+            f"   {sign} {result.limit:g}{mark}"
+        )
