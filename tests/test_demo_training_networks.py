@@ -10,9 +10,10 @@ import torch
 
 from cosyvoice_cpu.demo.training import corpus as corpus_module
 from cosyvoice_cpu.demo.training.corpus import Corpus
-from cosyvoice_cpu.demo.training.flow import Flow, FlowTask, constant_embedding, sample_mel
+from cosyvoice_cpu.demo.training.flow import Flow, FlowTask, sample_mel
 from cosyvoice_cpu.demo.training.phonemes import SILENCE, token_labels
 from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS
+from cosyvoice_cpu.demo.training.speaker_encoder import voice_vector
 from cosyvoice_cpu.demo.training.speech_tokenizer import (
     CODES,
     SpeechTokenizer,
@@ -168,10 +169,10 @@ def test_the_vocoder_learns_one_batch(folder):
 def test_the_flow_learns_one_batch_and_samples_a_mel(folder, token_folder):
     corpus, heldout = (TokenCorpus(folder, token_folder, s) for s in ("train", "heldout"))
     table = IdTable.load(token_folder / "table.npz")
-    task = FlowTask(corpus, heldout, table, {"tone": constant_embedding("tone")})
+    task = FlowTask(corpus, heldout, table, {"tone": voice_vector("tone")})
     assert _falls(task, steps=6)
     ids = torch.from_numpy(heldout.ids(0))
-    embedding = torch.from_numpy(constant_embedding("tone"))
+    embedding = torch.from_numpy(voice_vector("tone"))
     mel = sample_mel(task.network, ids, torch.zeros(80, 10), embedding, torch.randn(80, 200))
     assert mel.shape == (80, 2 * len(ids)) and torch.isfinite(mel).all()
 
@@ -179,7 +180,7 @@ def test_the_flow_learns_one_batch_and_samples_a_mel(folder, token_folder):
 def test_the_flow_starts_at_the_mean_log_mel(folder, token_folder):
     corpus = TokenCorpus(folder, token_folder, "train")
     table = IdTable.load(token_folder / "table.npz")
-    network: Flow = FlowTask(corpus, corpus, table, {"tone": constant_embedding("tone")}).network
+    network: Flow = FlowTask(corpus, corpus, table, {"tone": voice_vector("tone")}).network
     mean = np.concatenate([u.mel for u in corpus.corpus]).astype(np.float32).mean(0)
     x = torch.randn(1, 80, 8)
     velocity = network.estimator(x, torch.ones(1, 1, 8), x, torch.zeros(1), x[..., 0], x)

@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument(
         "--hours", type=float, default=20.0, help="training audio of the data stage"
     )
+    parser.add_argument("--styles", type=Path, help="Kokoro's voices/*.bin, for the voices stage")
     parser.add_argument("--texts", type=int, default=20, help="held-out texts of the measure stage")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     arguments = parser.parse_args()

@@ -8,6 +8,7 @@
                    phase.npy       float32 [2 N]       cycles at the end of each frame
                    units.npy       uint8   [U]         phoneme id of every 25 ms
     DIR/heldout-0000, DIR/prompt-0000: the same, never trained on
+    DIR/clips-0000 .., DIR/heldclips-0000 ..: a minute of each further voice
 
 with N speech tokens in all. A shard is written beside its place and renamed, so it is whole or
 absent, and it depends only on its name: making a corpus again, or longer, never changes a finished
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 TEXTS_PER_SHARD = 500
 HELDOUT_TEXTS = 200
 PROMPT_TEXTS = 12
+CLIP_TEXTS = 14  # of each further voice, for the speaker encoder
+HELD_CLIP_TEXTS = 4
 _PER_TOKEN = {"audio": SAMPLES_PER_TOKEN, "mel": 2, "log_mel": 4, "f0": 2, "phase": 2}
 
 logger = logging.getLogger(__name__)
@@ -79,6 +82,15 @@ def make_corpus(folder: Path, voice: Voice, vocabulary: Vocabulary, hours: float
         seconds += _make_shard(folder / name, voice, texts)
         number += 1
         logger.info("%s: %.2f h of training audio", name, seconds / 3600)
+
+
+def make_clips(folder: Path, voice: Voice, vocabulary: Vocabulary, number: int) -> None:
+    """Write the shards `clips-NUMBER` and `heldclips-NUMBER` of one voice, unless they exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("clips", CLIP_TEXTS), ("heldclips", HELD_CLIP_TEXTS)):
+        maker = SentenceMaker(vocabulary, f"{split}-{voice.name}")
+        texts = [maker.reading_sentence() for _ in range(count)]
+        _make_shard(folder / f"{split}-{number:04d}", voice, texts)
 
 
 def _make_shard(path: Path, voice: Voice, texts: list[str]) -> float:

@@ -203,10 +203,3 @@ class FlowTask:
             "spread": float(np.mean(spreads)),
             "spread_original": float(np.mean(originals)),
         }
-
-
-def constant_embedding(speaker: str) -> NDArray[np.float32]:
-    """A fixed random unit vector [192] for a speaker, until a speaker encoder gives its own."""
-    rng = np.random.default_rng(int.from_bytes(speaker.encode(), "big") % 2**32)
-    vector = rng.standard_normal(192)
-    return (vector / np.linalg.norm(vector)).astype(np.float32)

@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.demo.training.corpus import Corpus
-from cosyvoice_cpu.demo.training.flow import Flow, constant_embedding, sample_mel
+from cosyvoice_cpu.demo.training.flow import Flow, sample_mel
 from cosyvoice_cpu.demo.training.measure import Recogniser, griffin_lim, read_back
 from cosyvoice_cpu.demo.training.sizes import VOCODER
+from cosyvoice_cpu.demo.training.speaker_encoder import voice_vector
 from cosyvoice_cpu.demo.training.token_ids import TokenCorpus
 from cosyvoice_cpu.demo.training.trainer import load_averaged
 from cosyvoice_cpu.demo.training.vocoder import exact_source
@@ -97,6 +98,6 @@ def flow_mel(flow: Flow, tokens: TokenCorpus, number: int) -> NDArray[np.float32
     """Log-mel [80, 2 N] from the true tokens of a held-out text, without a prompt."""
     ids = torch.from_numpy(tokens.ids(number))
     noise = torch.randn(80, 2 * len(ids), generator=torch.Generator().manual_seed(0))
-    embedding = torch.from_numpy(constant_embedding(tokens.corpus[number].speaker))
+    embedding = torch.from_numpy(voice_vector(tokens.corpus[number].speaker))
     mel: NDArray[np.float32] = sample_mel(flow, ids, noise[:, :0], embedding, noise).numpy()
     return mel

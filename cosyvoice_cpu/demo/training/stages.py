@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,10 @@ TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there bef
 
 VOCODER_SHARDS = 24  # 10.9 h
 
+logger = logging.getLogger(__name__)
+
 SETTINGS = {
+    "speaker_encoder": Settings(steps=4000, peak_rate=1e-3, weight_decay=0.05, average=0.995),
     "speech_tokenizer": Settings(
         steps=2400,
         peak_rate=1e-3,
@@ -31,7 +35,7 @@ SETTINGS = {
     ),
     "f0": Settings(steps=20000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
     "flow": Settings(
-        steps=24000,
+        steps=30000,
         peak_rate=1.5e-3,
         average=0.999,
         bfloat16=True,
@@ -69,6 +73,48 @@ def make_data(arguments: argparse.Namespace) -> None:
     make_corpus(
         _corpus_folder(arguments.state), HibariVoice(), load_vocabulary(ASSETS), arguments.hours
     )
+
+
+def make_voices(arguments: argparse.Namespace) -> None:
+    """Generate a minute of every English voice of Kokoro, for the speaker encoder."""
+    from cosyvoice_cpu.demo.training.corpus import make_clips
+    from cosyvoice_cpu.demo.training.hibari_voice import ASSETS, HibariVoice
+    from cosyvoice_cpu.demo.training.kokoro_voice import KokoroModel, KokoroVoice
+    from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
+
+    folder, vocabulary = arguments.state / "voices", load_vocabulary(ASSETS)
+    make_clips(folder, HibariVoice(), vocabulary, 0)
+    model = KokoroModel()
+    for number, styles in enumerate(sorted(arguments.styles.glob("[ab][fm]_*.bin")), 1):
+        make_clips(folder, KokoroVoice(model, styles), vocabulary, number)
+
+
+def train_speaker_encoder(arguments: argparse.Namespace) -> None:
+    """Train the speaker encoder on all voices and write its graph."""
+    from cosyvoice_cpu.demo.training.speaker_encoder import (
+        SpeakerEncoder,
+        SpeakerEncoderTask,
+        save_speaker_encoder,
+    )
+
+    torch.set_num_threads(arguments.threads)
+    folder = arguments.state / "voices"
+    _run(
+        "speaker_encoder",
+        SpeakerEncoderTask([Corpus(folder, "clips")], [Corpus(folder, "heldclips")]),
+        arguments,
+    )
+    network = SpeakerEncoder()
+    load_averaged(arguments.state / "speaker_encoder", network)
+    save_speaker_encoder(network, arguments.state / "speaker_encoder" / "campplus.onnx")
+
+
+def assemble_voice(arguments: argparse.Namespace) -> None:
+    """Write the checkpoint folder `voice` of the runs' averaged weights."""
+    from cosyvoice_cpu.demo.training.assemble import assemble
+
+    steps = assemble(arguments.state, arguments.state / "voice")
+    logger.info("%s, of the steps %s", arguments.state / "voice", steps)
 
 
 def train_speech_tokenizer(arguments: argparse.Namespace) -> None:
@@ -120,14 +166,15 @@ def make_tokens(arguments: argparse.Namespace) -> None:
 
 def train_flow(arguments: argparse.Namespace) -> None:
     """Train the flow on the tokens."""
-    from cosyvoice_cpu.demo.training.flow import FlowTask, constant_embedding
+    from cosyvoice_cpu.demo.training.flow import FlowTask
+    from cosyvoice_cpu.demo.training.speaker_encoder import voice_vector
     from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
 
     torch.set_num_threads(arguments.threads)
     folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
     corpus, heldout = (TokenCorpus(folder, tokens, split) for split in ("train", "heldout"))
     speakers = {utterance.speaker for utterance in heldout.corpus}
-    embeddings = {speaker: constant_embedding(speaker) for speaker in speakers}
+    embeddings = {speaker: voice_vector(speaker) for speaker in speakers}
     table = IdTable.load(tokens / "table.npz")
     _run("flow", FlowTask(corpus, heldout, table, embeddings), arguments)
 
@@ -158,11 +205,14 @@ def train_speech_lm(arguments: argparse.Namespace) -> None:
 
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "data": make_data,
+    "voices": make_voices,
+    "speaker_encoder": train_speaker_encoder,
     "speech_tokenizer": train_speech_tokenizer,
     "vocoder": train_vocoder,
     "f0": train_f0,
     "tokens": make_tokens,
     "flow": train_flow,
     "speech_lm": train_speech_lm,
+    "assemble": assemble_voice,
     "measure": measure_word_errors,
 }

@@ -8,101 +8,19 @@ int8 with a scale per output channel, a quarter of float32's size; the graph com
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from cosyvoice_cpu.demo.training.graph import Graph
 from cosyvoice_cpu.demo.training.sizes import LOG_MEL_BINS
 from cosyvoice_cpu.demo.training.speech_tokenizer import LEVELS, ConvBlock, SpeechTokenizer
 from cosyvoice_cpu.demo.training.token_ids import SILENT_IDS, IdTable
 
-_OPSET, _IR_VERSION = 17, 8  # read by every supported onnxruntime
-_NORM_EPS = 1e-5
-_INT8_FROM = 1024  # elements; smaller tensors stay float32
-
-
-class _Graph:
-    """Collects nodes and weights; every method returns the name of its result."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.weights: list[onnx.TensorProto] = []
-
-    def add(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        output = name or f"{op.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [output], **attributes))
-        return output
-
-    def constant(self, value: NDArray[Any] | np.generic) -> str:
-        name = f"w{len(self.weights)}"
-        self.weights.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def weight(self, value: NDArray[np.float32], axis: int) -> str:
-        """A float32 tensor; a large one as int8, scaled by the largest value along `axis`'
-        channels.
-        """
-        if value.size < _INT8_FROM:
-            return self.constant(value)
-        others = tuple(i for i in range(value.ndim) if i != axis)
-        scale = np.abs(value).max(others) / 127
-        shape = [-1 if i == axis else 1 for i in range(value.ndim)]
-        stored = np.round(value / scale.reshape(shape)).astype(np.int8)
-        return self.add(
-            "DequantizeLinear",
-            self.constant(stored),
-            self.constant(scale.astype(np.float32)),
-            self.constant(np.zeros(len(scale), np.int8)),
-            axis=axis,
-        )
-
-    def linear(self, x: str, layer: Any) -> str:
-        """[1, N, C] through an nn.Linear."""
-        weight = self.weight(_array(layer.weight).T.copy(), axis=1)
-        return self.add("Add", self.add("MatMul", x, weight), self.constant(_array(layer.bias)))
-
-    def conv(self, x: str, layer: Any) -> str:
-        """[1, C, N] through an nn.Conv1d."""
-        pad = layer.padding[0]
-        return self.add(
-            "Conv",
-            x,
-            self.weight(_array(layer.weight), axis=0),
-            self.constant(_array(layer.bias)),
-            strides=list(layer.stride),
-            pads=[pad, pad],
-            group=layer.groups,
-        )
-
-    def gelu(self, x: str) -> str:
-        half, one = (self.constant(np.float32(v)) for v in (0.5, 1.0))
-        turned = self.add("Erf", self.add("Mul", x, self.constant(np.float32(np.sqrt(0.5)))))
-        return self.add("Mul", self.add("Mul", x, half), self.add("Add", turned, one))
-
-    def norm(self, x: str, layer: Any) -> str:
-        scale, bias = (self.constant(_array(p)) for p in (layer.weight, layer.bias))
-        return self.add("LayerNormalization", x, scale, bias, axis=-1, epsilon=_NORM_EPS)
-
-    def swap(self, x: str) -> str:
-        return self.add("Transpose", x, perm=[0, 2, 1])
-
-    def block(self, x: str, block: ConvBlock) -> str:
-        h = self.swap(self.conv(self.swap(x), block.depthwise))
-        h = self.gelu(self.linear(self.norm(h, block.norm), block.wide))
-        return self.add("Add", x, self.linear(h, block.narrow))
-
-
-def _array(value: Any) -> NDArray[np.float32]:
-    array: NDArray[np.float32] = value.detach().numpy()
-    return array
-
 
 def save_tokenizer(network: SpeechTokenizer, table: IdTable, path: Path) -> None:
     """Write the tokenizer's encoder, quantizer and id table to `path`."""
-    g = _Graph()
+    g = Graph()
     length = g.add("Cast", "feats_length", to=TensorProto.INT64)
     zero, time_axis = g.constant(np.array([0])), g.constant(np.array([2]))
     x = g.add("Slice", "feats", zero, length, time_axis)
@@ -110,7 +28,7 @@ def save_tokenizer(network: SpeechTokenizer, table: IdTable, path: Path) -> None
     x = g.swap(x)
     for block in network.encoder:
         assert isinstance(block, ConvBlock)
-        x = g.block(x, block)
+        x = _block(g, x, block)
     soft = g.add("Tanh", g.linear(g.norm(x, network.norm), network.down))
     digits = g.add("Add", g.add("Round", soft), g.constant(np.float32(1)))  # 0, 1, 2
     powers = (LEVELS ** np.arange(network.down.out_features)).astype(np.float32)[:, None]
@@ -126,7 +44,13 @@ def save_tokenizer(network: SpeechTokenizer, table: IdTable, path: Path) -> None
     _save(g, path)
 
 
-def _silent_ids(g: _Graph, silent: str, codes: str) -> str:
+def _block(g: Graph, x: str, block: ConvBlock) -> str:
+    h = g.swap(g.conv(g.swap(x), block.depthwise))
+    h = g.gelu(g.linear(g.norm(h, block.norm), block.wide))
+    return g.add("Add", x, g.linear(h, block.narrow))
+
+
+def _silent_ids(g: Graph, silent: str, codes: str) -> str:
     """For each token the id that it has if it is silent: by its place in the silence, [N]."""
     count = g.add("Squeeze", g.add("Shape", codes), g.constant(np.array([0])))
     index = g.add("Range", g.constant(np.int64(0)), count, g.constant(np.int64(1)))  # [N]
@@ -142,14 +66,10 @@ def _silent_ids(g: _Graph, silent: str, codes: str) -> str:
     return g.add("Gather", g.constant(np.array(SILENT_IDS)), turn)
 
 
-def _save(g: _Graph, path: Path) -> None:
+def _save(g: Graph, path: Path) -> None:
     inputs = [
         helper.make_tensor_value_info("feats", TensorProto.FLOAT, [1, LOG_MEL_BINS, "T"]),
         helper.make_tensor_value_info("feats_length", TensorProto.INT32, [1]),
     ]
     outputs = [helper.make_tensor_value_info("indices", TensorProto.INT32, [1, "N"])]
-    graph = helper.make_graph(g.nodes, "speech_tokenizer", inputs, outputs, g.weights)
-    opsets = [helper.make_opsetid("", _OPSET)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
+    g.save(path, "speech_tokenizer", inputs, outputs)
