@@ -11,15 +11,18 @@ import torch
 from cosyvoice_cpu.demo.training import corpus as corpus_module
 from cosyvoice_cpu.demo.training.corpus import Corpus
 from cosyvoice_cpu.demo.training.flow import Flow, FlowTask, sample_mel
+from cosyvoice_cpu.demo.training.pairs import Pairs
 from cosyvoice_cpu.demo.training.phonemes import SILENCE, token_labels
 from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS
 from cosyvoice_cpu.demo.training.speaker_encoder import voice_vector
+from cosyvoice_cpu.demo.training.speech_lm import SpeechLMTask
 from cosyvoice_cpu.demo.training.speech_tokenizer import (
     CODES,
     SpeechTokenizer,
     TokenizerTask,
     warp_frequency,
 )
+from cosyvoice_cpu.demo.training.spelling import Spelling, learn_merges, write_tokenizer
 from cosyvoice_cpu.demo.training.token_ids import SILENT_IDS, IdTable, TokenCorpus, encode_shards
 from cosyvoice_cpu.demo.training.trainer import Settings, load_averaged, train
 from cosyvoice_cpu.demo.training.vocoder import F0Task, VocoderTask, periodicity
@@ -221,3 +224,27 @@ def test_a_clean_tone_is_periodic_and_noise_is_not():
 def test_loading_a_run_without_a_checkpoint_says_so(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_averaged(tmp_path, torch.nn.Linear(1, 1))
+
+
+def test_the_speech_lm_learns_one_batch(tmp_path):
+    write_tokenizer(tmp_path, learn_merges(["A tone.", "Another tone."], count=20))
+    table = IdTable.from_counts(np.zeros(CODES, np.int64), np.ones(CODES, np.int64))
+    rng = np.random.default_rng(0)
+    ids = [rng.integers(100, 2000, n).astype(np.int16) for n in (20, 24, 30)]
+    pairs = Pairs(["A tone.", "Another tone.", "Tone?"], ids)
+    task = SpeechLMTask(pairs, pairs, Spelling(tmp_path), table)
+    with torch.no_grad():
+        first = task.evaluate(task.network)["cross_entropy"]
+    assert first == pytest.approx(np.log(SPEECH_IDS + 200), rel=0.1)
+    assert _falls(task, steps=4)
+
+
+def test_pairs_are_read_back_in_order(tmp_path):
+    for number, pairs in enumerate(([["One.", [1, 2]]], [["Two.", [3]], ["Three.", [4, 5]]])):
+        (tmp_path / f"pairs-{number:04d}.json").write_text(json.dumps(pairs))
+    read = Pairs.load(tmp_path)
+    assert list(read.texts) == ["One.", "Two.", "Three."]
+    assert [list(ids) for ids in read.ids] == [[1, 2], [3], [4, 5]]
+    assert len(Pairs.load(tmp_path, max_shards=1) + read) == 4
+    with pytest.raises(FileNotFoundError, match="holds no pairs"):
+        Pairs.load(tmp_path / "nowhere")

@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosyvoice_cpu.demo.training.pairs import Pairs
 from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS, speech_lm_config
 from cosyvoice_cpu.demo.training.speech_tokenizer import DIGITS, LEVELS
 from cosyvoice_cpu.demo.training.spelling import SYSTEM_PREFIX, Spelling
-from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
+from cosyvoice_cpu.demo.training.token_ids import IdTable
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 from cosyvoice_cpu.networks.speech_lm import SpeechLM
 
@@ -56,17 +57,15 @@ def initialize(network: SpeechLM, table: IdTable) -> None:
 
 
 class SpeechLMTask:
-    """Trains a `SpeechLM` on texts and token ids of the corpus."""
+    """Trains a `SpeechLM` on texts and their token ids."""
 
-    def __init__(
-        self, corpus: TokenCorpus, heldout: TokenCorpus, spelling: Spelling, table: IdTable
-    ) -> None:
+    def __init__(self, pairs: Pairs, heldout: Pairs, spelling: Spelling, table: IdTable) -> None:
         torch.manual_seed(0)
         self.network: SpeechLM = SpeechLM(speech_lm_config(spelling.rows))
         initialize(self.network, table)
-        self._corpus, self._heldout, self._spelling = corpus, heldout, spelling
+        self._pairs, self._heldout, self._spelling = pairs, heldout, spelling
         self._prefix = spelling.encode(SYSTEM_PREFIX)
-        self._by_length = np.argsort(corpus.tokens, kind="stable")
+        self._by_length = np.argsort([len(ids) for ids in pairs.ids], kind="stable")
 
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
         decayed = [p for p in self.network.parameters() if p.dim() == 2]
@@ -76,7 +75,7 @@ class SpeechLMTask:
     def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
         joined = int(rng.choice([n for n, _ in JOINED], p=[share for _, share in JOINED]))
         place = int(rng.integers(len(self._by_length)))
-        tokens = int(self._corpus.tokens[self._by_length[place]])
+        tokens = len(self._pairs.ids[self._by_length[place]])
         rows = max(1, round(IDS_PER_STEP / (1.6 * joined * tokens)))
         low = max(0, min(place - NEIGHBOURS // 2, len(self._by_length) - NEIGHBOURS))
         near = self._by_length[low : low + NEIGHBOURS]
@@ -86,9 +85,9 @@ class SpeechLMTask:
             text = list(self._prefix)
             for n in numbers:
                 text += self._spelling.encode_loosely(
-                    self._corpus.corpus[n].text, SPELLING_DROPOUT * rng.integers(2), rng
+                    self._pairs.texts[n], SPELLING_DROPOUT * rng.integers(2), rng
                 )
-            parts.append((text, np.concatenate([self._corpus.ids(n) for n in numbers])))
+            parts.append((text, np.concatenate([self._pairs.ids[n] for n in numbers])))
         loss, right = self._cross_entropy(parts, rng)
         return {"total": loss, "right": right}
 
@@ -99,7 +98,8 @@ class SpeechLMTask:
         network = self.network
         longest = max(len(text) + len(speech) for text, speech in parts) + 2
         rows, targets = [], torch.full((len(parts), longest), IGNORED)
-        for row, (text, speech) in enumerate(parts):
+        for row, (text, spoken) in enumerate(parts):
+            speech = spoken.astype(np.int64)
             fed = speech.copy()
             if rng is not None:
                 replaced = rng.random(len(fed)) < REPLACED_TOKENS
@@ -125,8 +125,8 @@ class SpeechLMTask:
         for start in range(0, min(160, len(self._heldout)), 16):
             parts = [
                 (
-                    self._prefix + self._spelling.encode(self._heldout.corpus[n].text),
-                    self._heldout.ids(n),
+                    self._prefix + self._spelling.encode(self._heldout.texts[n]),
+                    self._heldout.ids[n],
                 )
                 for n in range(start, min(start + 16, len(self._heldout)))
             ]

@@ -16,6 +16,8 @@ from cosyvoice_cpu.demo.training.trainer import Settings, Task, load_averaged, t
 TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there before the rest is made
 
 VOCODER_SHARDS = 24  # 10.9 h
+FLOW_SHARDS = 25  # 11.4 h
+PAIR_SHARDS = 50  # about 45 h
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +166,28 @@ def make_tokens(arguments: argparse.Namespace) -> None:
     encode_shards(network, IdTable.load(table_path), folder, tokens)
 
 
+def make_lm_pairs(arguments: argparse.Namespace) -> None:
+    """Generate texts with tokens for the speech LM."""
+    from cosyvoice_cpu.demo.training.hibari_voice import ASSETS, HibariVoice
+    from cosyvoice_cpu.demo.training.pairs import make_pairs
+    from cosyvoice_cpu.demo.training.speech_tokenizer import SpeechTokenizer
+    from cosyvoice_cpu.demo.training.token_ids import IdTable
+    from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
+
+    torch.set_num_threads(arguments.threads)
+    network = SpeechTokenizer()
+    load_averaged(arguments.state / "speech_tokenizer", network)
+    heldout = frozenset(u.text for u in Corpus(_corpus_folder(arguments.state), "heldout"))
+    make_pairs(
+        arguments.state / "pairs",
+        HibariVoice(),
+        load_vocabulary(ASSETS),
+        (network, IdTable.load(arguments.state / "tokens" / "table.npz")),
+        heldout,
+        arguments.hours,
+    )
+
+
 def train_flow(arguments: argparse.Namespace) -> None:
     """Train the flow on the tokens."""
     from cosyvoice_cpu.demo.training.flow import FlowTask
@@ -172,7 +196,8 @@ def train_flow(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(arguments.threads)
     folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
-    corpus, heldout = (TokenCorpus(folder, tokens, split) for split in ("train", "heldout"))
+    corpus = TokenCorpus(folder, tokens, "train", max_shards=FLOW_SHARDS)
+    heldout = TokenCorpus(folder, tokens, "heldout")
     speakers = {utterance.speaker for utterance in heldout.corpus}
     embeddings = {speaker: voice_vector(speaker) for speaker in speakers}
     table = IdTable.load(tokens / "table.npz")
@@ -189,18 +214,20 @@ def measure_word_errors(arguments: argparse.Namespace) -> None:
 
 def train_speech_lm(arguments: argparse.Namespace) -> None:
     """Learn the spelling, then train the speech LM on texts and tokens."""
+    from cosyvoice_cpu.demo.training.pairs import Pairs
     from cosyvoice_cpu.demo.training.speech_lm import SpeechLMTask
     from cosyvoice_cpu.demo.training.spelling import Spelling, learn_merges, write_tokenizer
     from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
 
     torch.set_num_threads(arguments.threads)
     folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
-    corpus, heldout = (TokenCorpus(folder, tokens, split) for split in ("train", "heldout"))
+    heldout = Pairs.of_corpus(TokenCorpus(folder, tokens, "heldout"))
+    pairs = Pairs.load(arguments.state / "pairs", max_shards=PAIR_SHARDS)
     text_folder = arguments.state / "text"
     if not text_folder.exists():
-        write_tokenizer(text_folder, learn_merges(u.text for u in corpus.corpus))
+        write_tokenizer(text_folder, learn_merges(pairs.texts))
     table = IdTable.load(tokens / "table.npz")
-    _run("speech_lm", SpeechLMTask(corpus, heldout, Spelling(text_folder), table), arguments)
+    _run("speech_lm", SpeechLMTask(pairs, heldout, Spelling(text_folder), table), arguments)
 
 
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -212,6 +239,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "f0": train_f0,
     "tokens": make_tokens,
     "flow": train_flow,
+    "pairs": make_lm_pairs,
     "speech_lm": train_speech_lm,
     "assemble": assemble_voice,
     "measure": measure_word_errors,

@@ -102,9 +102,14 @@ def encode_shards(
 class TokenCorpus:
     """A corpus with its token ids; only shards that have ids."""
 
-    def __init__(self, corpus_folder: Path, token_folder: Path, split: str) -> None:
-        """Raises FileNotFoundError when the token stage has not run."""
-        names = [p.stem for p in sorted(token_folder.glob(f"{split}-????.npy"))]
+    def __init__(
+        self, corpus_folder: Path, token_folder: Path, split: str, max_shards: int | None = None
+    ) -> None:
+        """The first `max_shards` shards of `split`.
+
+        Raises FileNotFoundError when the token stage has not run.
+        """
+        names = [p.stem for p in sorted(token_folder.glob(f"{split}-????.npy"))][:max_shards]
         if not names:
             raise FileNotFoundError(f"{token_folder} holds no tokens of {split}")
         self.corpus = Corpus(corpus_folder, split, max_shards=len(names))
