@@ -36,12 +36,20 @@ def cache_speaker(
     trim: Annotated[
         bool, typer.Option("--trim", help="Take the best 3 to 10 seconds of the clip.")
     ] = False,
-    list_all: Annotated[bool, typer.Option("--list", help="List the speakers.")] = False,
+    list_all: Annotated[
+        bool,
+        typer.Option(
+            "--list", envvar="COSYVOICE_CPU_CACHE_SPEAKER_LIST", help="List the speakers."
+        ),
+    ] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Remove speaker NAME.")] = False,
     import_file: Annotated[
         Path | None,
         typer.Option(
-            "--import", metavar="FILE", help="Take all speakers of an original spk2info.pt."
+            "--import",
+            metavar="FILE",
+            envvar="COSYVOICE_CPU_CACHE_SPEAKER_IMPORT",
+            help="Take all speakers of an original spk2info.pt.",
         ),
     ] = None,
     speakers: SpeakersOption = None,
@@ -50,7 +58,7 @@ def cache_speaker(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Prepare a speaker from a clip, once; or list, remove and import speakers.
+    """Prepare a speaker from a clip; list, remove, import speakers.
 
     Example: cosyvoice-cpu cache-speaker voice/ anna --audio anna.wav --transcript "What she says."
     """

@@ -62,7 +62,9 @@ def export(
     ] = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Make a bundle of an official checkpoint folder; every graph is compared with PyTorch.
+    """Make a bundle of an official checkpoint folder.
+
+    Nothing appears unless every graph agrees with PyTorch.
 
     Example: cosyvoice-cpu export Fun-CosyVoice3-0.5B/ --output voice/
     """

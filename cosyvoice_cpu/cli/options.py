@@ -29,7 +29,7 @@ SpeakersOption = Annotated[
         "--speakers",
         metavar="DIR",
         envvar="COSYVOICE_CPU_SPEAKERS",
-        help="Folder of speaker files, in place of the bundle's own.",
+        help="Folder of speaker files, which comes before the bundle's own.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -12,6 +12,7 @@ from cosyvoice_cpu.errors import TextError, UsageError
 LARGEST_TEXT = 16 << 20  # bytes; a thick book has two million
 
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]")  # but for line ends and tabs
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python keeps bytes that are not UTF-8
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -63,5 +64,10 @@ def _checked(text: str, source: str) -> str:
             f"{source} holds the control character U+{ord(found[0]):04X} at position"
             f" {found.start()}",
             "remove it; is this a text?",
+        )
+    if found := _SURROGATE.search(text):
+        raise TextError(
+            f"{source} is not UTF-8 at position {found.start()}",
+            "type it again, or use --text-file",
         )
     return text
