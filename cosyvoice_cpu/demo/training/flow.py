@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,15 @@ from cosyvoice_cpu.demo.training.speech_tokenizer import DIGITS, LEVELS
 from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
 from cosyvoice_cpu.networks.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.flow_estimator import FlowEstimator
+from cosyvoice_cpu.synthesis.solver import solve
 
+Floats = NDArray[np.float32]
 SIGMA_MIN = 1e-6
 GUIDANCE_DROPOUT = 0.2
 PROMPT_SHARE = 0.7  # longest prompt, as a part of the stretch
 EMBEDDING_JITTER = 0.5  # norm of the noise on the unit speaker embedding: clips of one voice differ
 # tokens per row, rows, share of the batches; every batch has about 600 tokens, 24 s
 STRETCHES = ((75, 8, 0.5), (150, 4, 0.3), (300, 2, 0.2))
-STEPS = 10  # of the Euler solver at inference
 
 
 class Flow(nn.Module):
@@ -74,26 +74,20 @@ def cosine_time(u: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample_mel(
-    network: Flow, ids: Tensor, prompt_mel: Tensor, speaker_embedding: Tensor, noise: Tensor
-) -> Tensor:
-    """Log-mel [80, 2 N] of ids [N] by 10 Euler steps with guidance; `prompt_mel` [80, P] fills the
-    first P frames.
-    """
-    mu = network.encoder(ids[None])
-    cond = F.pad(prompt_mel, (0, mu.shape[2] - prompt_mel.shape[1]))[None]
-    speaker = network.encoder.speaker(speaker_embedding[None])
-    both = [torch.cat([value, torch.zeros_like(value)]) for value in (mu, speaker, cond)]
-    mask = torch.ones(2, 1, mu.shape[2])
-    times = cosine_time(torch.linspace(0, 1, STEPS + 1))
-    x = noise[None, :, : mu.shape[2]]
+def sample_mel(network: Flow, ids: Tensor, speaker_embedding: Tensor, noise: Floats) -> Floats:
+    """Log-mel [80, 2 N] of ids [N] without a prompt, by the solver of inference."""
+
+    def velocity(
+        x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
+    ) -> Floats:
+        inputs = [torch.from_numpy(array) for array in (x, mask, mu, t, speaker, cond)]
+        made: Floats = network.estimator(*inputs).numpy()
+        return made
+
+    mu = network.encoder(ids[None])[0].numpy()
+    speaker = network.encoder.speaker(speaker_embedding[None])[0].numpy()
     rate = FLOW.inference_cfg_rate
-    for start, end in pairwise(times):
-        velocity = network.estimator(
-            x.expand(2, -1, -1), mask, both[0], start.expand(2), both[1], both[2]
-        )
-        x = x + (end - start) * ((1 + rate) * velocity[:1] - rate * velocity[1:])
-    return x[0]
+    return solve(velocity, noise, mu, np.zeros_like(mu), speaker, cfg_rate=rate)
 
 
 class FlowTask:
@@ -193,7 +187,8 @@ class FlowTask:
             )
             errors.append(float(error))
             if number < 4:
-                made = sample_mel(self.network, ids, mel[:, :0], embedding, torch.randn_like(mel))
+                noise = torch.randn_like(mel).numpy()
+                made = torch.from_numpy(sample_mel(self.network, ids, embedding, noise))
                 differences.append(float((made - mel).abs().mean()))
                 spreads.append(float(made.std()))
                 originals.append(float(mel.std()))

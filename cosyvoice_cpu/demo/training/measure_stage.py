@@ -1,4 +1,8 @@
-"""The stage `measure`: read-back of held-out texts by every network that has a checkpoint."""
+"""The stage `measure`: read-back of held-out texts by every network that has a checkpoint.
+
+The networks speak through the reference stages, as a checkpoint's would, so nothing of inference is
+repeated here.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.demo.training.assemble import voice_config
 from cosyvoice_cpu.demo.training.corpus import Corpus
-from cosyvoice_cpu.demo.training.flow import Flow, sample_mel
+from cosyvoice_cpu.demo.training.flow import Flow
 from cosyvoice_cpu.demo.training.measure import Recogniser, griffin_lim, read_back
-from cosyvoice_cpu.demo.training.sizes import VOCODER
+from cosyvoice_cpu.demo.training.sizes import MEL_BINS
 from cosyvoice_cpu.demo.training.speaker_encoder import voice_vector
+from cosyvoice_cpu.demo.training.spelling import SYSTEM_PREFIX, Spelling
 from cosyvoice_cpu.demo.training.token_ids import TokenCorpus
 from cosyvoice_cpu.demo.training.trainer import load_averaged
 from cosyvoice_cpu.demo.training.vocoder import exact_source
+from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 from cosyvoice_cpu.networks.f0_predictor import F0Predictor
+from cosyvoice_cpu.networks.reference import ReferenceStages
+from cosyvoice_cpu.networks.speech_lm import SpeechLM
 from cosyvoice_cpu.networks.vocoder import Vocoder
+from cosyvoice_cpu.synthesis.silence import shorten_silence
 
 Speak = Callable[[int], NDArray[Any]]
 logger = logging.getLogger(__name__)
@@ -31,73 +41,112 @@ logger = logging.getLogger(__name__)
 def measure(state: Path, texts: int) -> None:
     """Read back the first `texts` held-out texts; one line per way in `measures.jsonl`."""
     heldout = Corpus(state / "corpus", "heldout")
-    ways: dict[str, tuple[int, Speak]] = {
-        "generator": (0, lambda i: heldout[i].audio.astype(np.float32) / 32768)
-    }
-    vocoder = _vocoder(state)
-    if vocoder is not None:
-        network, step, has_f0 = vocoder
-        ways["vocoder, exact phase"] = (step, lambda i: _exact(network, heldout, i))
-        if has_f0:
-            ways["vocoder"] = (step, lambda i: vocode(network, heldout[i].mel.astype(np.float32).T))
-    if (state / "flow" / "checkpoint.pt").exists():
-        flow = Flow()
-        step = load_averaged(state / "flow", flow)
-        tokens = TokenCorpus(state / "corpus", state / "tokens", "heldout")
-        ways["flow, Griffin-Lim"] = (step, lambda i: griffin_lim(flow_mel(flow, tokens, i)))
-        if vocoder is not None and has_f0:
-            ways["flow, vocoder"] = (step, lambda i: vocode(network, flow_mel(flow, tokens, i)))
     recogniser = Recogniser()
-    for name, (step, speak) in ways.items():
+    for name, (steps, speak) in _ways(state, heldout).items():
         spoken = [heldout[i].text for i in range(min(texts, len(heldout)))]
         rate = read_back(recogniser, spoken, speak, logger.info)
-        line = {"way": name, "step": step, "texts": len(spoken), "word_error_rate": round(rate, 4)}
+        line = {
+            "way": name,
+            "steps": steps,
+            "texts": len(spoken),
+            "word_error_rate": round(rate, 4),
+        }
         logger.info("%s", json.dumps(line))
         with (state / "measures.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({**line, "time": round(time.time())}) + "\n")
 
 
-def _vocoder(state: Path) -> tuple[Vocoder, int, bool] | None:
-    """The vocoder with its f0 predictor, the generator's step, and whether f0 has been trained."""
-    if not (state / "vocoder" / "checkpoint.pt").exists():
-        return None
-    network: Vocoder = Vocoder(VOCODER)
-    step = load_averaged(state / "vocoder", network)
-    has_f0 = (state / "f0" / "checkpoint.pt").exists()
-    if has_f0:
-        predictor: F0Predictor = network.f0_predictor
-        load_averaged(state / "f0", predictor)
-    return network, step, has_f0
+def _ways(state: Path, heldout: Corpus) -> dict[str, tuple[dict[str, int], Speak]]:
+    """Every way of speaking that the trained networks allow, with the steps of the runs it uses."""
+    voice, steps = load_voice(state)
+
+    def of(*runs: str) -> dict[str, int] | None:
+        return {run: steps[run] for run in runs} if all(run in steps for run in runs) else None
+
+    def audio(number: int) -> NDArray[Any]:
+        return heldout[number].audio.astype(np.float32) / 32768
+
+    def true_mel(number: int) -> NDArray[np.float32]:
+        return np.ascontiguousarray(heldout[number].mel.astype(np.float32).T)
+
+    def copied(number: int) -> NDArray[Any]:
+        return copy_synthesis(voice.vocoder, heldout, number)
+
+    def flow_mel(ids: list[int], number: int) -> NDArray[np.float32]:
+        return voice.tokens_to_mel(
+            ids,
+            prompt_tokens=[],
+            prompt_mel=np.zeros((0, MEL_BINS), np.float32),
+            embedding=voice_vector(heldout[number].speaker),
+        )
+
+    def true_tokens(number: int) -> list[int]:
+        return [int(i) for i in tokens.ids(number)]
+
+    def read(number: int) -> NDArray[Any]:
+        ids = voice.generate_speech_tokens(
+            spelling.encode(heldout[number].text), prompt_text_ids=prefix, seed=number
+        )
+        kept = shorten_silence(ids, COSYVOICE3.silent_tokens, COSYVOICE3.silent_run_limit)
+        return voice.mel_to_waveform(flow_mel(kept, number)) if kept else np.zeros(960)
+
+    ways: dict[str, tuple[dict[str, int] | None, Speak]] = {
+        "generator": ({}, audio),
+        "true mel, exact phase": (of("vocoder"), copied),
+        "true mel": (of("vocoder", "f0"), lambda n: voice.mel_to_waveform(true_mel(n))),
+        "true tokens, Griffin-Lim": (
+            of("flow"),
+            lambda n: griffin_lim(flow_mel(true_tokens(n), n)),
+        ),
+        "true tokens": (
+            of("flow", "vocoder", "f0"),
+            lambda n: voice.mel_to_waveform(flow_mel(true_tokens(n), n)),
+        ),
+        "text": (of("speech_lm", "flow", "vocoder", "f0"), read),
+    }
+    if "flow" in steps:
+        tokens = TokenCorpus(state / "corpus", state / "tokens", "heldout")
+    if "speech_lm" in steps:
+        spelling = Spelling(state / "text")
+        prefix = spelling.encode(SYSTEM_PREFIX)
+    return {name: (used, speak) for name, (used, speak) in ways.items() if used is not None}
+
+
+def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
+    """The reference stages on the runs' averaged weights, and the step of every run there is.
+
+    A network whose run has not begun has random weights.
+    """
+    text = state / "text"
+    config = voice_config(Spelling(text).rows if text.exists() else 1)
+    flow = Flow()
+    lm: SpeechLM = SpeechLM(config.speech_lm)
+    vocoder: Vocoder = Vocoder(config.vocoder)
+    f0: F0Predictor = vocoder.f0_predictor
+    runs = {"speech_lm": lm, "flow": flow, "vocoder": vocoder, "f0": f0}
+    steps = {
+        run: load_averaged(state / run, network)
+        for run, network in runs.items()
+        if (state / run / "checkpoint.pt").exists()
+    }
+    voice = ReferenceStages(
+        config,
+        COSYVOICE3,
+        speech_lm=lm.eval(),
+        flow_encoder=flow.encoder.eval(),
+        flow_estimator=flow.estimator.eval(),
+        vocoder=vocoder.eval(),
+    )
+    f0.double()  # as a loaded checkpoint has it
+    return voice, steps
 
 
 @torch.no_grad()
-def _exact(network: Vocoder, corpus: Corpus, number: int) -> NDArray[np.float32]:
-    """Copy synthesis with the recording's own f0 and phase."""
+def copy_synthesis(network: Vocoder, corpus: Corpus, number: int) -> NDArray[Any]:
+    """Audio [480 T] of a text's true mel with the recording's own f0 and phase."""
     torch.manual_seed(0)
     utterance = corpus[number]
     f0, phase = (torch.from_numpy(x.copy())[None] for x in (utterance.f0, utterance.phase))
     mel = torch.from_numpy(utterance.mel.astype(np.float32).T)[None]
     audio: NDArray[np.float32] = network(mel, exact_source(network, f0, phase))[0].numpy()
     return audio
-
-
-@torch.no_grad()
-def vocode(network: Vocoder, mel: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Audio [480 T] of a log-mel [80, T] as at inference."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(
-        mel.shape[1] * VOCODER.samples_per_frame, VOCODER.nb_harmonics + 1, generator=generator
-    )
-    mels = torch.from_numpy(np.ascontiguousarray(mel))[None]
-    f0 = network.f0_predictor(mels)
-    audio: NDArray[np.float32] = network(mels, network.excitation(f0, noise))[0].numpy()
-    return audio
-
-
-def flow_mel(flow: Flow, tokens: TokenCorpus, number: int) -> NDArray[np.float32]:
-    """Log-mel [80, 2 N] from the true tokens of a held-out text, without a prompt."""
-    ids = torch.from_numpy(tokens.ids(number))
-    noise = torch.randn(80, 2 * len(ids), generator=torch.Generator().manual_seed(0))
-    embedding = torch.from_numpy(voice_vector(tokens.corpus[number].speaker))
-    mel: NDArray[np.float32] = sample_mel(flow, ids, noise[:, :0], embedding, noise).numpy()
-    return mel
