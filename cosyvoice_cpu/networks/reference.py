@@ -24,7 +24,7 @@ from cosyvoice_cpu.networks.speech_lm import KVCache, SpeechLM
 from cosyvoice_cpu.networks.vocoder import Vocoder
 from cosyvoice_cpu.stages import FlowCondition
 from cosyvoice_cpu.synthesis import noise as fixed_noise
-from cosyvoice_cpu.synthesis.decoding import DecodingRules, generate
+from cosyvoice_cpu.synthesis.decoding import DecodingRules, SpeechLMSession, generate
 from cosyvoice_cpu.synthesis.sampling import SamplingSettings
 from cosyvoice_cpu.synthesis.solver import solve
 
@@ -34,7 +34,7 @@ Floats = NDArray[np.float32]
 class ReferenceStages:
     """Implements `cosyvoice_cpu.stages.Stages`; the methods' shapes are stated there.
 
-    Extends it by nothing but the networks as attributes, for export and training.
+    Extends it by the networks as attributes, for export and training, and `speech_lm_session`.
     """
 
     def __init__(
@@ -96,6 +96,10 @@ class ReferenceStages:
         hidden = self.speech_lm(rows)[0, -len(speech_ids) - 1 :]
         return _array(self.speech_lm.logits(hidden))
 
+    def speech_lm_session(self) -> SpeechLMSession:
+        """An empty KV cache, for a caller that decodes token by token."""
+        return _Session(self)
+
     def generate_speech_tokens(
         self,
         text_ids: Sequence[int],
@@ -111,7 +115,7 @@ class ReferenceStages:
     ) -> list[int]:
         """The loop of `synthesis.decoding`; `embedding` is unused in this generation."""
         return generate(
-            _Session(self),
+            self.speech_lm_session(),
             text_ids,
             self._rules,
             prompt_text_ids=prompt_text_ids,

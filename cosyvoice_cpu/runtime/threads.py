@@ -36,18 +36,19 @@ def resolve_threads(threads: int | None = None) -> int:
 
 def default_threads() -> int:
     """Usable physical cores, at most the quota, at least 1."""
-    cores = len(_physical_cores(_usable_cpus()))
-    quota = _quota()
+    cores = len(physical_cores(usable_cpus()))
+    quota = cpu_quota()
     return max(1, min(cores, int(quota)) if quota else cores)
 
 
-def _usable_cpus() -> set[int]:
+def usable_cpus() -> set[int]:
+    """Logical CPUs that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
 
 
-def _physical_cores(cpus: set[int]) -> set[str]:
+def physical_cores(cpus: set[int]) -> set[str]:
     """One name for each core of `cpus`; a CPU of unknown topology counts as a core."""
     cores = set()
     for cpu in cpus:
@@ -59,7 +60,7 @@ def _physical_cores(cpus: set[int]) -> set[str]:
     return cores
 
 
-def _quota() -> float | None:
+def cpu_quota() -> float | None:
     """CPUs that the control group grants, None without a limit."""
     try:
         if _CGROUP_V2.exists():
