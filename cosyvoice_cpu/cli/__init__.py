@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cosyvoice_cpu.cli import cache_speaker, export, info, synth
+from cosyvoice_cpu.cli import bench, cache_speaker, export, info, quantize, synth, verify
 from cosyvoice_cpu.cli.failures import INTERRUPTED, FailureLines, report_interrupt
 from cosyvoice_cpu.cli.options import ENVIRONMENT_PREFIX
 
@@ -34,9 +34,12 @@ app = typer.Typer(
 )
 
 app.command("export")(export.export)
+app.command("quantize")(quantize.quantize)
 app.command("cache-speaker")(cache_speaker.cache_speaker)
 app.command("synth")(synth.synth)
+app.command("verify")(verify.verify)
 app.command("info")(info.info)
+app.command("bench")(bench.bench)
 
 
 def _print_version(wanted: bool) -> None:
@@ -52,7 +55,11 @@ def _common(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Print the version.", is_eager=True, callback=_print_version
+            "--version",
+            help="Print the version.",
+            is_eager=True,
+            callback=_print_version,
+            allow_from_autoenv=False,
         ),
     ] = False,
     debug: Annotated[

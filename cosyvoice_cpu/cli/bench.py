@@ -1,0 +1,122 @@
+"""`cosyvoice-cpu bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
+
+
+def bench(
+    bundles: Annotated[
+        list[Path] | None, typer.Argument(metavar="[BUNDLE]...", help="Bundles, a row each.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Model folder for the torch rows.")
+    ] = None,
+    synthetic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GENERATION",
+            help="Measure a random full-size model (cosyvoice3): no download, same speed.",
+        ),
+    ] = None,
+    rows: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Rows of the checkpoint, by comma: eager, bf16, compile (torch); onnx, dynamic,"
+            " int8 (bundles, made if absent). By default eager, bf16, compile, and onnx, int8 if no"
+            " bundle is given.",
+        ),
+    ] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Audio to make.")] = 10.0,
+    prompt_seconds: Annotated[float, typer.Option(metavar="S", help="Speaker's clip.")] = 5.0,
+    repeat: Annotated[int, typer.Option(metavar="N", help="Repetitions of each row.")] = 3,
+    decode_tokens: Annotated[
+        int, typer.Option(metavar="N", help="Speech tokens decoded per repetition.")
+    ] = 24,
+    solver_steps: Annotated[
+        int, typer.Option(metavar="N", help="Solver steps, of ten, taken per repetition.")
+    ] = 2,
+    no_loading: Annotated[
+        bool, typer.Option("--no-loading", help="Don't measure loading, cold and warm.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PREFIX", help="Write PREFIX.csv, PREFIX.md, and PREFIX.svg, a chart."
+        ),
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Mark what became slower since that run."),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where checkpoint and bundles are made, if needed."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep them for the next run; it will use them.")
+    ] = False,
+    json: JsonOption = False,
+    threads: ThreadsOption = None,
+) -> None:
+    """Measure speed, memory and loading of engines and bundles side by side.
+
+    Example: cosyvoice-cpu bench --synthetic cosyvoice3 --keep --output bench
+    """
+    from cosyvoice_cpu.cli.messages import note, print_json
+    from cosyvoice_cpu.errors import SynthesisError, UsageError
+    from cosyvoice_cpu.evaluation import bench as library
+    from cosyvoice_cpu.evaluation.bench_report import compare as compare_runs
+    from cosyvoice_cpu.evaluation.bench_report import markdown, write_files
+    from cosyvoice_cpu.evaluation.engines import bundle_specs
+    from cosyvoice_cpu.evaluation.machine import describe_machine
+    from cosyvoice_cpu.evaluation.materials import Materials, config_of, default_rows
+    from cosyvoice_cpu.evaluation.workload import Workload
+    from cosyvoice_cpu.runtime.threads import resolve_threads
+
+    if checkpoint and synthetic:
+        raise UsageError("--checkpoint and --synthetic exclude each other", "give one of them")
+    workload = Workload(seconds, prompt_seconds, decode_tokens, solver_steps)
+    count = resolve_threads(threads)
+    materials = Materials(work, workload, count, note)
+    try:
+        if synthetic:
+            checkpoint = materials.synthetic_checkpoint(synthetic)
+        given = bundles or []
+        names = rows.split(",") if rows else default_rows(checkpoint, given)
+        specs = materials.rows(names, checkpoint, force=bool(synthetic)) + bundle_specs(given)
+        result = library.run_bench(
+            specs,
+            workload,
+            threads=count,
+            repeat=repeat,
+            config=config_of(checkpoint, given),
+            measure_loading=not no_loading,
+            tell=note,
+        )
+    finally:
+        if not keep:
+            materials.remove()
+    machine = describe_machine()
+    if output:
+        write_files(result, machine, output)
+    changes = compare_runs(result, compare) if compare else []
+    if json:
+        content = library.as_json(result)
+        print_json({**content, "machine": machine.as_json(), "changes": [str(c) for c in changes]})
+    else:
+        typer.echo(markdown(result, machine))
+        for change in changes:
+            typer.echo(str(change))
+    if result.refused:
+        raise SynthesisError(
+            f"{len(result.refused)} of {len(result.rows)} rows have no figures: "
+            + "; ".join(f"{row.spec.name}: {row.note}" for row in result.refused),
+            "a figure counts only with sound audio; check the bundle with `cosyvoice-cpu verify`",
+        )
