@@ -1,0 +1,1 @@
+"""Measures of speech quality: any two bundles, checkpoints or engines, on fixed sentences."""
