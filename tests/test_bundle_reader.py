@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -188,6 +189,18 @@ def test_a_file_with_remembered_times_is_not_hashed_again_but_for_recheck(
     tamper_so_that_the_record_agrees(bundle, remember(bundle, monkeypatch))
     open_bundle(bundle)
     assert "does not match its manifest entry" in refusal(bundle, recheck=True)[0]
+
+
+def test_a_remembered_graph_is_read_again_when_the_weights_beside_it_changed(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shorter weights with a manifest that fits them: only the graph tells what is wrong."""
+    remember(bundle, monkeypatch)
+    short = bytes(32)
+    (bundle / "vocoder" / "w.bin").write_bytes(short)
+    edit_manifest(bundle, "components.vocoder.files.1.size", len(short))
+    edit_manifest(bundle, "components.vocoder.files.1.sha256", hashlib.sha256(short).hexdigest())
+    assert "vocoder.onnx" in refusal(bundle)[0]
 
 
 def test_a_changed_file_is_hashed_again_even_if_its_time_is_set_back(

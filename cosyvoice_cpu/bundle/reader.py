@@ -27,7 +27,7 @@ from cosyvoice_cpu.bundle.manifest import (
 )
 from cosyvoice_cpu.bundle.onnx_scan import scan_onnx
 from cosyvoice_cpu.bundle.paths import READ_ONLY, check_file, check_folder
-from cosyvoice_cpu.bundle.remembered import FileState, recall, remember, state_of
+from cosyvoice_cpu.bundle.remembered import recall, remember, state_of
 from cosyvoice_cpu.errors import BundleError, ManifestError
 
 
@@ -64,16 +64,19 @@ class Bundle:
 def open_bundle(path: Path, *, trust: bool = False, recheck: bool = False) -> Bundle:
     """Check the bundle at `path` and open it.
 
-    `trust` leaves out the digests; `recheck` hashes every file, also one that is unchanged since a
-    check which this user's cache remembers. Links, sizes and graphs are checked in any case.
+    `trust` leaves out the digests. Neither digests nor graphs of a component are read again while
+    its files are as this user's cache remembers them from a complete check, unless `recheck`.
+    Links and sizes are checked in any case.
     Raises: BundleError, or ManifestError for the manifest, naming the file and what is wrong.
     """
     root = path.resolve()
     _check_root(root, path)
     manifest = read_manifest(root)
-    statuses = check_structure(root, manifest)
+    statuses = _check_listed(root, manifest)
+    unchanged = set() if trust or recheck else _unchanged(root, manifest, statuses)
+    _scan_graphs(root, manifest, unchanged)
     if not trust:
-        _check_digests(root, manifest, statuses, {} if recheck else recall(root))
+        _check_digests(root, manifest, statuses, unchanged)
     return Bundle(root, manifest)
 
 
@@ -99,11 +102,14 @@ def read_manifest(bundle: Path) -> Manifest:
     return parse_manifest(text, path)
 
 
-def check_structure(root: Path, manifest: Manifest) -> dict[str, os.stat_result]:
-    """Check everything but the digests; the status of each listed file by its manifest path.
+def check_structure(root: Path, manifest: Manifest) -> None:
+    """Check everything but the digests. Raises: BundleError naming the first file at fault."""
+    _check_listed(root, manifest)
+    _scan_graphs(root, manifest, unchanged=set())
 
-    Raises: BundleError naming the first file that is not as listed.
-    """
+
+def _check_listed(root: Path, manifest: Manifest) -> dict[str, os.stat_result]:
+    """The status of each listed file by its manifest path; there must be no other files."""
     statuses: dict[str, os.stat_result] = {}
     for name in COMPONENT_NAMES:
         component = manifest.components.get(name)
@@ -112,12 +118,33 @@ def check_structure(root: Path, manifest: Manifest) -> dict[str, os.stat_result]
             for entry in component.files:
                 statuses[entry.path] = check_file(root / entry.path, entry.size)
         _refuse_unlisted(root / name, component.files if component else [])
+    return statuses
+
+
+def _scan_graphs(root: Path, manifest: Manifest, unchanged: set[str]) -> None:
+    """Read every graph's references, but for components that were checked before as they are.
+
+    One changed file is enough to read its whole component again: a graph that did not change may
+    refer to weights that did.
+    """
     for name, component in manifest.components.items():
+        if unchanged.issuperset(entry.path for entry in component.files):
+            continue
         sizes = {entry.path.split("/")[1]: entry.size for entry in component.files}
         for file in sizes:
             if file.casefold().endswith(".onnx"):
                 scan_onnx(root / name / file, sizes)
-    return statuses
+
+
+def _unchanged(root: Path, manifest: Manifest, statuses: Mapping[str, os.stat_result]) -> set[str]:
+    """Manifest paths of the files that are as they were at the last complete check."""
+    remembered = recall(root)
+    return {
+        entry.path
+        for component in manifest.components.values()
+        for entry in component.files
+        if remembered.get(entry.path) == state_of(statuses[entry.path], entry.sha256)
+    }
 
 
 def _check_root(root: Path, given: Path) -> None:
@@ -153,11 +180,11 @@ def _check_digests(
     root: Path,
     manifest: Manifest,
     statuses: Mapping[str, os.stat_result],
-    remembered: Mapping[str, FileState],
+    unchanged: set[str],
 ) -> None:
     entries = [entry for part in manifest.components.values() for entry in part.files]
     states = {entry.path: state_of(statuses[entry.path], entry.sha256) for entry in entries}
-    changed = [entry for entry in entries if remembered.get(entry.path) != states[entry.path]]
+    changed = [entry for entry in entries if entry.path not in unchanged]
     digests = sha256_of_files(root / entry.path for entry in changed)
     for entry, digest in zip(changed, digests, strict=True):
         path = root / entry.path
