@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality, QualityResult
+from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
+from cosyvoice_cpu.quantization.auto import judged
 from cosyvoice_cpu.quantization.calibration import calibration_items
 from cosyvoice_cpu.quantization.component import (
     ComponentPlan,
@@ -34,7 +35,6 @@ from cosyvoice_cpu.runtime.stages import BundleStages
 Progress = Callable[[str, float], None]
 """(what is under way, share of it that is done, 0..1)."""
 
-_LEAST_SPEEDUP = 1.05  # less is noise, and float32 sounds best
 _SMALLEST_FREE_BYTES = 40_000_000  # on the output's disk, above what the weights take
 
 
@@ -86,7 +86,7 @@ def quantize_bundle(
         reports = [replace(r, speedup=speedup_of(r.name, sides, items[0])) for r in plan.components]
         del sides
         if recipe == AUTO:
-            reports = [_judged(report, results) for report in reports]
+            reports = [judged(report, results) for report in reports]
             for report in reports:
                 if report.put_back:
                     shutil.rmtree(component_folder(writer, report.name))
@@ -172,18 +172,6 @@ def _write(
     for path in list_speakers([source.speakers_folder]).values():
         shutil.copyfile(path, writer.speakers_folder() / path.name)
     return drafts
-
-
-def _judged(report: ComponentReport, results: Sequence[QualityResult]) -> ComponentReport:
-    """With the reason why the component goes back to float32, if there is one."""
-    failed = [r for r in results if r.component == report.name and not r.passed]
-    reason = None
-    if failed:
-        worst = failed[0]
-        reason = f"{worst.measure} is {worst.value:g}, the limit is {worst.limit:g}"
-    elif report.speedup is not None and report.speedup < _LEAST_SPEEDUP:
-        reason = f"not faster than float32 on this machine ({report.speedup:.2f} times)"
-    return replace(report, put_back=reason, precision="float32" if reason else report.precision)
 
 
 def _content(

@@ -1,0 +1,120 @@
+"""Integers and scales: their laws, and that ONNX Runtime's kernels read them as meant."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from onnx import TensorProto, helper, numpy_helper
+
+from cosyvoice_cpu.evaluation.parity_measures import sqnr_db
+from cosyvoice_cpu.export.weights import Weight
+from cosyvoice_cpu.quantization.integers import (
+    UNSIGNED_ZERO,
+    quantize_blocks,
+    quantize_columns,
+    quantize_rows,
+)
+from cosyvoice_cpu.quantization.kernels import KERNELS, pack_table
+
+matrices = arrays(
+    np.float32,
+    array_shapes(min_dims=2, max_dims=2, max_side=40),
+    elements=st.floats(-1e4, 1e4, width=32),
+)
+
+
+def half_a_step(scale: np.ndarray) -> np.ndarray:
+    return scale * (0.5 + 1e-5)
+
+
+@given(matrices)
+def test_no_value_moves_by_more_than_half_the_step_of_its_column(weight: np.ndarray) -> None:
+    integers, scale = quantize_columns(weight)
+    assert np.all(np.abs(integers * scale - weight) <= half_a_step(scale) + 1e-37)
+
+
+@given(matrices, st.sampled_from([16, 32, 128]))
+def test_no_value_moves_by_more_than_half_the_step_of_its_block(
+    weight: np.ndarray, block: int
+) -> None:
+    rows, columns = weight.shape
+    integers, scale = quantize_blocks(weight, block)
+    blocks = -(-rows // block)
+    assert integers.shape == (columns, blocks, block)
+    steps = scale.reshape(columns, blocks, 1)
+    values = (integers.astype(np.float32) - UNSIGNED_ZERO) * steps
+    assert np.all(values.reshape(columns, -1)[:, rows:] == 0)
+    moved = np.abs(values.reshape(columns, -1)[:, :rows] - weight.T)
+    allowed = half_a_step(np.repeat(steps[:, :, 0], block, axis=1)[:, :rows])
+    assert np.all(moved <= allowed + 1e-37)
+
+
+@given(matrices)
+def test_no_value_moves_by_more_than_half_the_step_of_its_row(table: np.ndarray) -> None:
+    integers, scale = quantize_rows(table)
+    assert np.all(np.abs(integers * scale[:, None] - table) <= half_a_step(scale)[:, None] + 1e-37)
+
+
+def test_rows_are_the_same_whether_a_table_is_long_or_short() -> None:
+    table = np.random.default_rng(0).standard_normal((8200, 3)).astype(np.float32)
+    integers, scale = quantize_rows(table)
+    last, last_scale = quantize_rows(table[-5:])
+    assert np.array_equal(integers[-5:], last)
+    assert np.array_equal(scale[-5:], last_scale)
+
+
+def test_zeros_stay_zeros_and_have_a_scale_to_divide_by() -> None:
+    integers, scale = quantize_columns(np.zeros((4, 3), np.float32))
+    assert not integers.any()
+    assert np.all(scale == 1)
+
+
+def test_the_largest_value_of_a_column_uses_the_whole_range() -> None:
+    integers, _ = quantize_columns(np.array([[0.5, -3], [-2, 1]], np.float32))
+    assert integers.tolist() == [[32, -127], [-127, 42]]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("shape", [(1, 896), (37, 130), (2, 9, 64)])
+@pytest.mark.parametrize("with_bias", [True, False])
+@pytest.mark.parametrize("prepack", [True, False])
+def test_the_engine_computes_what_the_integers_mean(
+    name: str, shape: tuple[int, ...], with_bias: bool, prepack: bool
+) -> None:
+    """For one row, many rows and three axes; for K that is no multiple of the block."""
+    rng = np.random.default_rng(0)
+    rows, columns = shape[-1], 75
+    x = rng.standard_normal(shape).astype(np.float32)
+    weight = rng.standard_normal((rows, columns)).astype(np.float32)
+    bias = rng.standard_normal(columns).astype(np.float32)
+    kernel = KERNELS[name]
+    tensors = {k: w.load() for k, w in kernel.pack("w", Weight.of(weight), 128).items()}
+    product = helper.make_node("Gemm", ["x", "w"], ["y"])
+    node = kernel.node(product, "w", weight.shape, "b" if with_bias else None, 128)
+    graph = helper.make_graph(
+        [node],
+        name,
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, key) for key, array in {**tensors, "b": bias}.items()],
+    )
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_prepacking", "01"[not prepack])
+    got = ort.InferenceSession(model.SerializeToString(), options).run(None, {"x": x})[0]
+    assert sqnr_db(got, x @ weight + (bias if with_bias else 0)) > 36
+
+
+@pytest.mark.parametrize(("form", "least"), [("float16", 70), ("int8-rows", 40)])
+def test_a_table_keeps_its_values_within_what_its_form_can_hold(form: str, least: float) -> None:
+    table = np.random.default_rng(0).standard_normal((50, 896)).astype(np.float32)
+    packed = {k: w.load() for k, w in pack_table("t", Weight.of(table), form).items()}
+    values = packed["t"].astype(np.float32)
+    if "t.scale" in packed:
+        values = values * packed["t.scale"][:, None]
+    assert sqnr_db(values, table) > least

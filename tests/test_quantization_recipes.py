@@ -1,0 +1,105 @@
+"""Recipes: the package's own are whole, and a wrong one is refused by field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.quantization.recipe import DEFAULT, load_recipe, parse_recipe, recipe_names
+
+RECIPE = """
+name = "mine"
+about = "a test"
+[components.speech_lm]
+kernel = "weight-only-int8"
+[components.speech_lm.limits]
+logits_sqnr_db = 25.0
+"""
+
+
+def test_the_packages_recipes_are_there_under_their_names() -> None:
+    assert recipe_names() == ["dynamic-int8", "int8", "weight-only-int8"]
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        assert recipe.name == name
+        assert recipe.about
+        assert all(keep.why for part in recipe.components.values() for keep in part.keep)
+
+
+def test_the_default_recipe_takes_the_fast_kernel_for_each_component() -> None:
+    parts = load_recipe(DEFAULT).components
+    assert {name: part.kernel for name, part in parts.items()} == {
+        "speech_lm": "weight-only-int8",
+        "flow_estimator": "dynamic-int8",
+    }
+
+
+def test_layers_that_are_kept_are_not_selected() -> None:
+    part = load_recipe("int8").components["flow_estimator"]
+    assert part.selects("blocks.3.expand")
+    assert not part.selects("input")
+    assert not part.selects("final")
+
+
+def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(RECIPE)
+    recipe = load_recipe(str(path))
+    assert recipe.name == "mine"
+    assert recipe.components["speech_lm"].block_size == 128
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('about = "a test"', 'speed = "high"', r"unknown field `speed`"),
+        ('"weight-only-int8"', '"static-int8"', r"Invalid enum value 'static-int8'.*kernel"),
+        ('"mine"', '"My recipe"', r"matching regex.*\$\.name"),
+        ("[components.speech_lm]\n", "[components.tts]\n", r"Invalid enum value 'tts'"),
+        (
+            "logits_sqnr_db = 25.0",
+            "velocity_sqnr_db = 25.0",
+            "the limits of speech_lm are velocity",
+        ),
+        ("logits_sqnr_db = 25.0", "", "the limits of speech_lm are missing"),
+        ("logits_sqnr_db = 25.0", 'logits_sqnr_db = "high"', "Expected `float`"),
+        ("speech_lm", "vocoder", "vocoder can't be quantized yet"),
+        ('kernel = "w', 'block_size = 100\nkernel = "w', "Invalid enum value 100"),
+        ("about", "about about", "TOML|Expected|Invalid"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_field(old: str, new: str, message: str) -> None:
+    assert old in RECIPE
+    with pytest.raises(UsageError, match=message) as caught:
+        parse_recipe(RECIPE.replace(old, new).encode(), "mine.toml")
+    assert caught.value.what.startswith("recipe mine.toml")
+    assert caught.value.hint
+
+
+def test_a_recipe_without_components_is_refused() -> None:
+    text = b'name = "empty"\nabout = ""\n[components]\n'
+    with pytest.raises(UsageError, match="has no component"):
+        parse_recipe(text, "empty.toml")
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"\0" * 10, b"x" * (2**20 + 1), b"a=" + b"[" * 9999]
+)
+def test_what_is_no_toml_is_refused(content: bytes) -> None:
+    with pytest.raises(UsageError, match=r"^recipe x\.toml: "):
+        parse_recipe(content, "x.toml")
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="there is no recipe 'int4'") as caught:
+        load_recipe("int4")
+    assert caught.value.hint == (
+        "choose auto, dynamic-int8, int8, weight-only-int8 or a file that ends in .toml"
+    )
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"gone\.toml can't be read \(No such file"):
+        load_recipe(str(tmp_path / "gone.toml"))
