@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
-from command_line import PROGRAM, run
+from command_line import CLIP, PROGRAM, run
 from typer.testing import CliRunner
 
 import cosyvoice_cpu
@@ -135,6 +135,17 @@ def test_a_reader_that_leaves_early_brings_no_complaint(tiny_bundle: Path) -> No
     _, stderr = command.communicate(timeout=60)
     assert stderr == b""
     assert command.returncode == 1
+
+
+def test_a_name_that_the_terminal_can_t_show_is_escaped(tiny_bundle: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "声"
+    bundle.symlink_to(tiny_bundle)
+    outcome = run("export", bundle, "--output", tmp_path / "x")
+    assert outcome.stderr.startswith(f"error: {bundle} holds none of ")
+    speaker = ("cache-speaker", bundle, "声音", "--audio", CLIP, "--speakers", tmp_path / "mine")
+    outcome = run(*speaker, variables={"PYTHONIOENCODING": "latin-1"})
+    assert outcome.code == 0
+    assert r"\u58f0\u97f3.safetensors: 5.3 s" in outcome.stdout
 
 
 def test_the_module_runs_as_the_program(tiny_bundle: Path) -> None:

@@ -6,6 +6,7 @@ To add one, write its file and register it below.
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Annotated
 
@@ -78,6 +79,9 @@ def _common(
 
 def main() -> None:
     """Run the command line; the entry point of `cosyvoice-cpu` and `python -m cosyvoice_cpu`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Transcripts and file names of any script, whatever the terminal's encoding.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(prog_name="cosyvoice-cpu")
     except KeyboardInterrupt:  # between the commands' own handling and the interpreter's end

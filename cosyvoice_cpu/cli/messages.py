@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import typer
+
 from cosyvoice_cpu.cli.failures import one_line
 
 
 def print_json(content: dict[str, Any]) -> None:
     """One JSON object on stdout, in ASCII so that no terminal's encoding matters."""
-    print(json.dumps(content, indent=2))
+    typer.echo(json.dumps(content, indent=2))  # which flushes, so a closed pipe shows here
 
 
 def note(text: str) -> None:
