@@ -65,7 +65,7 @@ ROWS = (
     Row("mel", "mel", "flow_estimator", _FLOW, "mel", 1e-3, 5e-2, "mel_sqnr_db"),
     Row(
         *(_SPECTRUM, "spectrum", "vocoder", _ALL, "waveform"),
-        *(0.05, 0.5, "spectrum_db"),
+        *(0.01, 0.5, "spectrum_db"),
     ),
     Row("waveform", "samples", "vocoder", _ALL, "waveform", 5e-3, 2.5e-1, "waveform_sqnr_db"),
 )

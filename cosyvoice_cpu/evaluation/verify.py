@@ -105,7 +105,7 @@ def verify_bundle(
         tell("reading the checkpoint", 0.0)
         checks += _sources(bundle.manifest, checkpoint)
         reference = load_reference(
-            checkpoint, threads, speech_lm=_speech_lm(bundle.manifest, checkpoint)
+            checkpoint, threads, speech_lm=speech_lm_of(bundle.manifest, checkpoint)
         )
         checks += _parity(bundle, reference, [bundle.manifest], threads, tell)
     elif against:
@@ -144,7 +144,7 @@ def _sources(manifest: Manifest, folder: Path) -> Iterator[Check]:
 
     checkpoint = open_checkpoint(
         folder,
-        speech_lm=_speech_lm(manifest, folder),
+        speech_lm=speech_lm_of(manifest, folder),
         front_end="speaker_encoder" in manifest.components,
     )
     for file, digest in checkpoint.digests().items():
@@ -154,7 +154,7 @@ def _sources(manifest: Manifest, folder: Path) -> Iterator[Check]:
         yield Check("digests", file, same, detail=detail)
 
 
-def _speech_lm(manifest: Manifest, folder: Path) -> str:
+def speech_lm_of(manifest: Manifest, folder: Path) -> str:
     """Which of the checkpoint's language models the bundle was made from."""
     from cosyvoice_cpu.generations import GENERATIONS
 
@@ -196,10 +196,11 @@ def _parity(
             detail = error.what if isinstance(error, CosyVoiceError) else _first_line(error)
         if value is not None and not math.isfinite(value):
             value, detail = None, "other shape, or values that are not finite"
+        passed = value is not None and judgement.passes(value)
         yield Check(
             level=row.level,
             name=row.name,
-            passed=value is not None and judgement.passes(value),
+            passed=passed,
             component=row.component,
             measure=judgement.measure,
             value=value,
@@ -207,9 +208,8 @@ def _parity(
             limit=judgement.limit,
             detail=detail,
         )
-        if row.output == "logits" and all(
-            m.components["speech_lm"].precision == "float32" for m in manifests
-        ):
+        precisions = {m.components["speech_lm"].precision for m in manifests}
+        if row.output == "logits" and passed and precisions == {"float32"}:
             yield _greedy(stages, reference, item)
 
 
