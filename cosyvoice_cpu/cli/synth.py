@@ -83,6 +83,7 @@ def synth(
     from cosyvoice_cpu.cli.bundles import chosen_bundle
     from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
     from cosyvoice_cpu.cli.text_input import text_to_speak
+    from cosyvoice_cpu.evaluation.memory import own_peak_mb
     from cosyvoice_cpu.runtime.stages import BundleStages
     from cosyvoice_cpu.runtime.threads import resolve_threads
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
@@ -122,7 +123,7 @@ def synth(
                 "first_audio_s": report.first_audio_s,
                 "stages": report.stages,
                 "speech_tokens": report.speech_tokens,
-                "peak_rss_mb": _peak_rss_mb(),
+                "peak_rss_mb": own_peak_mb(),
                 "seed": seed,
                 "bundle": str(stages.bundle_path),
                 "speaker": voice.name,
@@ -199,13 +200,3 @@ def _write(audio: Audio, output: Path) -> None:
         return
     sys.stdout.buffer.write(audio.to_bytes())
     sys.stdout.buffer.flush()
-
-
-def _peak_rss_mb() -> float | None:
-    """Largest resident memory of this process so far; None where the system doesn't tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)  # bytes there, KiB elsewhere
