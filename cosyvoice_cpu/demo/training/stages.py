@@ -33,18 +33,18 @@ SETTINGS = {
         evaluate_every=400,
     ),
     "vocoder": Settings(
-        steps=24000, peak_rate=5e-4, betas=(0.8, 0.99), average=0.999, evaluate_every=500
+        steps=14000, peak_rate=5e-4, betas=(0.8, 0.99), average=0.999, evaluate_every=500
     ),
-    "f0": Settings(steps=20000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
+    "f0": Settings(steps=12000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
     "flow": Settings(
-        steps=30000,
+        steps=14000,
         peak_rate=1.5e-3,
         average=0.999,
         bfloat16=True,
         evaluate_every=500,
     ),
     "speech_lm": Settings(
-        steps=30000,
+        steps=10000,
         peak_rate=1.5e-3,
         warmup=200,
         betas=(0.9, 0.98),

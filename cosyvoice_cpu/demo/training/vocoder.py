@@ -153,7 +153,7 @@ class VocoderTask:
         )
 
     def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
-        batch, frames = (4, 32) if step < self._steps // 2 else (6, 48)
+        batch, frames = (4, 32) if step < self._steps * 2 // 3 else (6, 48)
         crops = [self._crop(rng, frames) for _ in range(batch)]
         mel, f0, phase, audio = (
             torch.from_numpy(np.stack(parts)) for parts in zip(*crops, strict=True)
