@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,32 @@ from cosyvoice_cpu.errors import BundleError
 PREPACK_VARIABLE = "COSYVOICE_CPU_PREPACK"
 _OPEN_SIZES = 3  # graphs of one ladder kept open: the size of the last requests and its neighbours
 _ERROR_LEVEL = 3  # ONNX Runtime's severity; its warnings are about things that users can't change
+
+
+class _Recording:
+    """Where sessions write their kernels' times, and those that do."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.sessions: list[tuple[Path, Any]] = []
+
+
+_recording: _Recording | None = None
+
+
+@contextmanager
+def recorded_sessions(folder: Path) -> Iterator[list[tuple[Path, Any]]]:
+    """Sessions opened in this block, by any thread, record what each kernel takes.
+
+    Yields the growing list of (graph, session); `session.end_profiling()` names its JSON file,
+    which is in `folder`. For profiling: engines open their sessions deep inside, when first used.
+    """
+    global _recording  # noqa: PLW0603
+    _recording = _Recording(folder)
+    try:
+        yield _recording.sessions
+    finally:
+        _recording = None
 
 
 def open_session(path: Path, threads: int, *, prepack: bool, fold: bool = True) -> Any:
@@ -43,8 +70,12 @@ def open_session(path: Path, threads: int, *, prepack: bool, fold: bool = True) 
         options.add_session_config_entry("session.use_env_allocators", "1")
     if not (prepack or os.environ.get(PREPACK_VARIABLE) == "1"):
         options.add_session_config_entry("session.disable_prepacking", "1")
+    recording = _recording
+    if recording:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(recording.folder / path.stem)
     try:
-        return ort.InferenceSession(
+        session = ort.InferenceSession(
             str(path),
             options,
             providers=["CPUExecutionProvider"],
@@ -56,6 +87,9 @@ def open_session(path: Path, threads: int, *, prepack: bool, fold: bool = True) 
             f"{path} can't be loaded by ONNX Runtime {ort.__version__}: {reason}",
             "update onnxruntime, or export the checkpoint again",
         ) from error
+    if recording:
+        recording.sessions.append((path, session))
+    return session
 
 
 @cache

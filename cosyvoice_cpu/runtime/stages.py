@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
+_ENGINES = {
+    "speech_lm": ("_speech_lm",),
+    "flow": ("_flow_encoder", "_flow_estimator"),
+    "vocoder": ("_vocoder",),
+}
+
 
 class BundleStages:
     """Implements `cosyvoice_cpu.stages.Stages`; engines open when a stage is first used."""
@@ -101,6 +107,14 @@ class BundleStages:
     @cached_property
     def _vocoder(self) -> VocoderEngine:
         return VocoderEngine(self.bundle, self.threads)
+
+    def release(self, stage: str) -> None:
+        """Close the engines of "speech_lm", "flow" or "vocoder"; their next use opens them again.
+
+        Raises: KeyError for another name.
+        """
+        for engine in _ENGINES[stage]:
+            self.__dict__.pop(engine, None)  # what cached_property keeps
 
     def speech_lm_session(self) -> LMUtterance:
         """An empty KV cache, for a caller that decodes token by token."""
