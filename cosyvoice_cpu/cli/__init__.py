@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from cosyvoice_cpu.cli import bench, cache_speaker, export, info, quantize, synth, verify
+from cosyvoice_cpu.cli import (
+    bench,
+    cache_speaker,
+    doctor,
+    export,
+    info,
+    profile,
+    quantize,
+    synth,
+    tune,
+    verify,
+)
 from cosyvoice_cpu.cli.failures import INTERRUPTED, FailureLines, report_interrupt
 from cosyvoice_cpu.cli.options import ENVIRONMENT_PREFIX
 
@@ -40,7 +51,10 @@ app.command("cache-speaker")(cache_speaker.cache_speaker)
 app.command("synth")(synth.synth)
 app.command("verify")(verify.verify)
 app.command("info")(info.info)
+app.command("doctor")(doctor.doctor)
 app.command("bench")(bench.bench)
+app.command("profile")(profile.profile)
+app.command("tune")(tune.tune)
 
 
 def _print_version(wanted: bool) -> None:

@@ -26,10 +26,13 @@ from cosyvoice_cpu.evaluation.memory import ResidentMemory
 from cosyvoice_cpu.evaluation.page_cache import drop_from_cache
 from cosyvoice_cpu.evaluation.sanity import Results, differences, problem
 from cosyvoice_cpu.evaluation.workers import WorkerProcess
-from cosyvoice_cpu.evaluation.workload import Workload
+from cosyvoice_cpu.evaluation.workload import (
+    FRAMES_PER_TOKEN,
+    SAMPLES_PER_FRAME,
+    SOLVER_STEPS,
+    Workload,
+)
 
-SOLVER_STEPS = 10
-SAMPLES_PER_FRAME = 480
 # What one repetition yields, as columns; lower is better for each.
 METRICS = ("prefill_s", "token_ms", "step_s", "speech_lm_s", "flow_s", "vocoder_s", "rtf")
 _OVER_BOUND = 1.6  # typical time over the least time
@@ -91,14 +94,16 @@ def run_bench(
     threads: int,
     repeat: int = 3,
     config: CheckpointConfig | None = None,
+    ceilings: Ceilings | None = None,
     measure_loading: bool = True,
     tell: Tell | None = None,
 ) -> Bench:
     """Measure `specs` in one alternating run.
 
     `config` gives the sizes of the model, for the least time that its work can take; None leaves
-    that out. `tell` hears what is under way. A row that fails or computes nonsense is reported as
-    such and does not stop the others. Raises: UsageError for a run without rows.
+    that out. `ceilings` are measured before and after the rows if not given. `tell` hears what is
+    under way. A row that fails or computes nonsense is reported as such and does not stop the
+    others. Raises: UsageError for a run without rows.
     """
     if not specs:
         raise UsageError(
@@ -107,8 +112,10 @@ def run_bench(
     if repeat < 1:
         raise UsageError(f"{repeat} repetitions measure nothing", "give 1 or more")
     say = tell or _say_nothing
-    say("measuring what this machine reaches at best")
-    ceilings = measure_ceilings_apart(threads)
+    measured = ceilings is None
+    if ceilings is None:
+        say("measuring what this machine reaches at best")
+        ceilings = measure_ceilings_apart(threads)
     if config is not None:
         minutes = expected_seconds(specs, config, workload, ceilings, repeat) / 60
         say(f"{len(specs)} rows, {repeat} repetitions: about {minutes:.0f} minutes")
@@ -118,7 +125,8 @@ def run_bench(
             say(f"{row.spec.name}: loading, cold and warm")
             _measure_loading(row, workload, threads)
     _measure_in_turn(rows, workload, threads, repeat, say)
-    ceilings = ceilings.best_of(measure_ceilings_apart(threads))
+    if measured:
+        ceilings = ceilings.best_of(measure_ceilings_apart(threads))
     if config is not None:
         for row in rows:
             row.bounds = stage_bounds(row.spec, config, workload, ceilings)
@@ -204,7 +212,7 @@ def _check_audio(
     shared = first / "mel.npy"
     worker.ask("audio", folder=str(folder), shared_mel=str(shared) if shared.exists() else None)
     results, reference = Results.read(folder), Results.read(first)
-    samples = workload.tokens * 2 * SAMPLES_PER_FRAME
+    samples = workload.tokens * FRAMES_PER_TOKEN * SAMPLES_PER_FRAME
     if reason := problem(results, reference, samples):
         row.status, row.note = "refused", reason
     else:
@@ -224,6 +232,11 @@ def _failures_noted(row: Row) -> Any:
 def _statistics(samples: Sequence[dict[str, float]], workload: Workload) -> dict[str, Statistic]:
     derived = [_derived(sample, workload) for sample in samples]
     return {name: Statistic.of([values[name] for values in derived]) for name in METRICS}
+
+
+def request_seconds(sample: dict[str, float], workload: Workload) -> float:
+    """Seconds of a whole request, from what one repetition timed."""
+    return _derived(sample, workload)["rtf"] * workload.seconds
 
 
 def _derived(sample: dict[str, float], workload: Workload) -> dict[str, float]:

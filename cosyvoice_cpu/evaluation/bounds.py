@@ -16,9 +16,8 @@ from cosyvoice_cpu.evaluation.work import (
     speech_lm_weights,
     vocoder_operations,
 )
-from cosyvoice_cpu.evaluation.workload import FRAMES_PER_TOKEN, Workload
+from cosyvoice_cpu.evaluation.workload import FRAMES_PER_TOKEN, SOLVER_STEPS, Workload
 
-SOLVER_STEPS = 10
 _EMBEDDINGS = "text_embedding"
 
 

@@ -24,6 +24,7 @@ TORCH_ROWS: dict[str, Variant] = {"eager": "float32", "bf16": "bfloat16", "compi
 MADE_ROWS = ("onnx", "dynamic", "int8")
 ROW_NAMES = (*TORCH_ROWS, *MADE_ROWS)
 _INT8_RECIPE = "int8"
+_LEAST_SECONDS = 20  # that graphs are made for, so that shorter requests use the same bundle
 SYNTHETIC_GENERATIONS = ("cosyvoice3",)
 
 Tell = Callable[[str], None]
@@ -35,7 +36,8 @@ class Materials:
     def __init__(self, folder: Path | None, workload: Workload, threads: int, tell: Tell) -> None:
         """`folder` None takes `bench` in the user's cache."""
         self._folder = folder or cache_folder() / "bench"
-        self._max_seconds = float(ceil(workload.seconds + workload.prompt_seconds))
+        needed = ceil(workload.seconds + workload.prompt_seconds)
+        self._max_seconds = float(max(needed, _LEAST_SECONDS))
         self._threads = threads
         self._tell = tell
         self._made: list[Path] = []

@@ -19,10 +19,12 @@ Floats = NDArray[np.float32]
 
 TOKEN_RATE = 25  # speech tokens per second, in every generation
 FRAMES_PER_TOKEN = 2
+SOLVER_STEPS = 10
+SAMPLES_PER_FRAME = 480
+MEL_BINS = 80
 _TEXT_IDS_PER_SECOND = 4.5  # of English at a normal pace
 _SMALLEST_VOCABULARY = 1000  # ids below exist in every text and speech table
 _EMBEDDING_SIZE = 192
-_MEL_BINS = 80
 _LIMIT_SECONDS = 300  # of the fixed noise, prompt included
 
 
@@ -99,7 +101,7 @@ class Inputs:
 
         frames = workload.prompt_tokens * FRAMES_PER_TOKEN
         # A log-mel of speech lies around -5 with a spread of 2 (matcha's mel, natural logarithm).
-        mel = rng.normal(-5.0, 2.0, (frames, _MEL_BINS)).astype(np.float32)
+        mel = rng.normal(-5.0, 2.0, (frames, MEL_BINS)).astype(np.float32)
         return cls(
             text_ids=ids(round(workload.seconds * _TEXT_IDS_PER_SECOND)),
             prompt_text_ids=ids(round(workload.prompt_seconds * _TEXT_IDS_PER_SECOND)),

@@ -1,0 +1,92 @@
+"""`cosyvoice-cpu doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from cosyvoice_cpu.evaluation.doctor import Finding
+    from cosyvoice_cpu.evaluation.machine import Machine
+
+
+def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
+    """Say what this machine can do, what would be slow and why, and predict speed and memory.
+
+    Example: cosyvoice-cpu doctor
+    """
+    from cosyvoice_cpu.checkpoint.synthetic import FULL
+    from cosyvoice_cpu.cli.messages import note, print_json
+    from cosyvoice_cpu.evaluation.ceilings import measure_ceilings
+    from cosyvoice_cpu.evaluation.doctor import examine
+    from cosyvoice_cpu.evaluation.machine import describe_machine, gigabytes
+    from cosyvoice_cpu.evaluation.predict import RECIPES, predict
+    from cosyvoice_cpu.evaluation.workload import Workload
+    from cosyvoice_cpu.runtime.threads import resolve_threads
+
+    count = resolve_threads(threads)
+    machine, workload = describe_machine(), Workload()
+    note("measuring matrix products and memory, 3 seconds")
+    ceilings = measure_ceilings(count)
+    predictions = [predict(recipe, FULL, workload, ceilings) for recipe in RECIPES]
+    findings = examine(machine, ceilings, predictions)
+    if json:
+        print_json(
+            {
+                "machine": machine.as_json(),
+                "ceilings": ceilings.as_json(),
+                "predictions": [prediction.as_json() for prediction in predictions],
+                "findings": [finding.as_json() for finding in findings],
+            }
+        )
+        return
+    _print_machine(machine)
+    typer.echo(
+        f"With {count} threads: {ceilings.fp32_gflops:.0f} GFLOP/s in float32, "
+        f"{ceilings.int8_gops:.0f} GOP/s in INT8, {ceilings.read_gb_s:.0f} GB/s from memory."
+    )
+    typer.echo(
+        f"Fun-CosyVoice3-0.5B, {workload.seconds:g} s of speech after a clip of "
+        f"{workload.prompt_seconds:g} s, predicted within some 30 %:"
+    )
+    for prediction in predictions:
+        typer.echo(
+            f"  {prediction.recipe:<9}RTF {prediction.rtf:4.1f} (speech LM "
+            f"{prediction.speech_lm_s:.1f} s, flow {prediction.flow_s:.1f} s, vocoder "
+            f"{prediction.vocoder_s:.1f} s), {gigabytes(prediction.peak_rss_mb)} of memory"
+        )
+    for finding in findings:
+        _print_finding(finding)
+
+
+def _print_machine(machine: Machine) -> None:
+    from cosyvoice_cpu.evaluation.machine import gigabytes
+
+    sets = machine.instruction_sets or {}
+    have = " ".join(name for name, there in sets.items() if there) or "not listed"
+    lack = " ".join(name for name, there in sets.items() if not there)
+    quota = "none" if machine.quota_cpus is None else f"{machine.quota_cpus:g} CPUs"
+    versions = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
+    rows = {
+        "processor": machine.cpu,
+        "instructions": have + (f" (without {lack})" if lack else ""),
+        "cores": f"{machine.physical_cores} physical on {machine.usable_cpus} of "
+        f"{machine.logical_cpus} CPUs, container quota {quota}; default threads "
+        f"{machine.default_threads}",
+        "memory": f"{gigabytes(machine.memory_mb)}, {gigabytes(machine.available_mb)} free"
+        + (f", limit {gigabytes(machine.memory_limit_mb)}" if machine.memory_limit_mb else ""),
+        "governor": machine.governor or "not visible",
+        "system": f"{machine.system}, Python {machine.python}",
+        "packages": versions,
+    }
+    for name, value in rows.items():
+        typer.echo(f"{name:<14}{value}")
+
+
+def _print_finding(finding: Finding) -> None:
+    typer.echo(f"{finding.level}: {finding.what}")
+    if finding.hint:
+        typer.echo(f"  hint: {finding.hint}")

@@ -1,0 +1,57 @@
+"""`cosyvoice-cpu tune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosyvoice_cpu.cli.options import JsonOption
+
+
+def tune(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle to try with.")],
+    repeat: Annotated[int, typer.Option(metavar="N", help="Runs of each number.", min=1)] = 3,
+    json: JsonOption = False,
+) -> None:
+    """Find the fastest number of threads on this machine. Changes nothing.
+
+    Example: cosyvoice-cpu tune voice/
+    """
+    from cosyvoice_cpu.cli.messages import note, print_json
+    from cosyvoice_cpu.evaluation.tune import thread_candidates, tune_threads
+    from cosyvoice_cpu.runtime.threads import THREADS_VARIABLE, default_threads, usable_cpus
+
+    default = default_threads()
+    numbers = thread_candidates(len(usable_cpus()), default)
+    result = tune_threads(bundle, numbers, repeat=repeat, tell=note)
+    if json:
+        print_json(
+            {
+                "best": result.best,
+                "default": default,
+                "variable": THREADS_VARIABLE,
+                "candidates": [
+                    {
+                        "threads": candidate.threads,
+                        "seconds": candidate.seconds.median,
+                        "min": candidate.seconds.low,
+                        "max": candidate.seconds.high,
+                    }
+                    for candidate in result.candidates
+                ],
+            }
+        )
+        return
+    typer.echo("threads   seconds for 4 s of speech, median (fastest to slowest)")
+    for candidate in result.candidates:
+        time = candidate.seconds
+        mark = "  best" if candidate.threads == result.best else ""
+        typer.echo(
+            f"{candidate.threads:>7}   {time.median:.2f} ({time.low:.2f} to {time.high:.2f}){mark}"
+        )
+    if result.best == default:
+        typer.echo(f"The default, {default}, is best here: nothing to set.")
+    else:
+        typer.echo(f"To use it: export {THREADS_VARIABLE}={result.best} (the default is {default})")
