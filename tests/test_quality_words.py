@@ -86,6 +86,7 @@ def test_numbers_of_any_length_are_read():
     [
         ("Twenty-five cats!", "25 cats"),
         ("one hundred and five", "105"),
+        ("a thousand chickens", "1,000 chickens"),
         ("Dr. Lee, Mr. and Mrs. Wu", "doctor lee mister and missus wu"),
         ("it’s", "It's"),
         ("salt & pepper", "salt and pepper"),
@@ -98,7 +99,7 @@ def test_two_ways_of_writing_the_same_words_are_equal(one, other):
 
 
 def test_and_between_other_words_is_kept():
-    assert normalized_words("a hundred and counting") == ["a", "hundred", "and", "counting"]
+    assert normalized_words("a hundred and counting") == ["one", "hundred", "and", "counting"]
 
 
 def test_each_chinese_character_is_a_word():

@@ -42,12 +42,16 @@ def normalized_words(text: str) -> list[str]:
     """The words of `text` as they are compared.
 
     Lower case; numbers spelled; "&" is "and"; titles written out; no punctuation; hyphens part
-    words; the "and" within a number ("one hundred and five") goes. A Han or kana character is a
-    word of its own, so that the rate of a Chinese text is its character error rate.
+    words; "a hundred" is "one hundred", and the "and" within a number ("one hundred and five")
+    goes. A Han or kana character is a word of its own, so that the rate of a Chinese text is its
+    character error rate.
     """
     text = text.translate(_APOSTROPHES).lower()
     text = spell_numbers(text.replace("&", " and "))
     words = [_TITLES.get(word, word) for word in _WORD.findall(text)]
+    for index, following in enumerate(words[1:]):
+        if words[index] == "a" and following in _LARGE:
+            words[index] = "one"
     return [word for index, word in enumerate(words) if not _within_number(words, index)]
 
 

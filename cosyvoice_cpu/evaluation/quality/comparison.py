@@ -1,0 +1,169 @@
+"""Two sides on the same sentences, measured item by item.
+
+    reference ── text ─> tokens ─> mel ─> excitation ─> audio    free-running, and the teacher
+                           │        │         │
+                           │        ├─> f0    ├─> audio          candidate, teacher-forced
+                           └─> logits, mel ───┴─> audio
+    candidate ── text ─> tokens ─> mel ─> excitation ─> audio    free-running
+
+Without a reference only the candidate's free-running speech is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.evaluation.parity_measures import spectrum_difference_db, sqnr_db
+from cosyvoice_cpu.evaluation.quality.levels import loudness_lufs
+from cosyvoice_cpu.evaluation.quality.listening import Ears, Listener
+from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure
+from cosyvoice_cpu.evaluation.quality.pictures import write_picture
+from cosyvoice_cpu.evaluation.quality.pitch import (
+    f0_error_cents,
+    voiced_in_both,
+    voicing_agreement,
+)
+from cosyvoice_cpu.evaluation.quality.sentences import Sentence
+from cosyvoice_cpu.evaluation.quality.sides import (
+    Setting,
+    Side,
+    Utterance,
+    draw_tokens,
+    logits_of,
+    mel_of,
+    render,
+    require_finite,
+)
+from cosyvoice_cpu.evaluation.quality.spectra import log_mel, log_mel_correlation, mel_error_db
+from cosyvoice_cpu.evaluation.quality.table import ItemResult, QualityTable
+from cosyvoice_cpu.evaluation.quality.tokens import kl_divergence_nats, top1_agreement
+
+Floats = NDArray[np.float32]
+Progress = Callable[[str, float], None]
+"""(what is under way, share of it that is done, 0..1)."""
+
+_SHORTEST_SECONDS = 0.05  # of audio that has a spectrum to compare
+
+
+def compare(
+    reference: Side | None,
+    candidate: Side,
+    items: Sequence[Sentence],
+    measures: Sequence[Measure] = MEASURES,
+    *,
+    setting: Setting,
+    ears: Ears | None = None,
+    seed: int = 0,
+    pictures: Path | None = None,
+    notes: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> QualityTable:
+    """Measure `candidate`, against `reference` if there is one, on `items` one by one.
+
+    `seed` decides the speech LMs' draws, the same for both sides, and the bootstrap. `pictures` is
+    a folder for one PNG per item: the spectrograms of the reference and of the candidate, teacher-
+    forced, side by side. `notes` go into the table: what could not be measured, and why.
+    Raises: what the stages raise, SynthesisError for values that are not finite, OutputError for a
+    picture that can't be written.
+    """
+    names = {measure.name for measure in measures}
+    ears = (ears or Ears()).for_measures(names)
+    listener = Listener(ears, reference or candidate, setting)
+    results = []
+    for number, sentence in enumerate(items):
+        if progress:
+            progress(f"{sentence.name}, {number + 1} of {len(items)}", number / len(items))
+        result = ItemResult(sentence)
+        text_ids = setting.text_ids(sentence.text)
+        tokens, lost = draw_tokens(candidate, setting, text_ids, seed=seed, item=number)
+        if reference is None:
+            said = render(candidate, setting, tokens, lost)
+            shown = [said]
+            listener.listen({"candidate": said}, result)
+        else:
+            drawn = draw_tokens(reference, setting, text_ids, seed=seed, item=number)
+            taught = render(reference, setting, *drawn)
+            said = render(candidate, setting, tokens, lost)
+            shown = [taught, said]
+            if taught.tokens:
+                compare_speech_lm(reference, candidate, setting, text_ids, taught, result)
+                forced = teach(reference, candidate, setting, taught, result)
+                compare_renderings(taught, forced, setting.rules.sample_rate, result)
+                shown[1] = forced
+            listener.listen({"reference": taught, "candidate": said}, result)
+        if pictures:
+            audio = [utterance.audio for utterance in shown]
+            write_picture(pictures / f"{sentence.name}.png", audio, setting.rules.sample_rate)
+        results.append(result)
+    if progress:
+        progress("done", 1.0)
+    return QualityTable(
+        reference=reference.name if reference else None,
+        candidate=candidate.name,
+        seed=seed,
+        measures=tuple(measures),
+        items=results,
+        notes=tuple(notes),
+    )
+
+
+def compare_speech_lm(
+    reference: Side,
+    candidate: Side,
+    setting: Setting,
+    text_ids: list[int],
+    taught: Utterance,
+    result: ItemResult,
+) -> None:
+    """Note how far the predictions behind the reference's tokens are apart."""
+    want, got = (
+        logits_of(side, setting, text_ids, taught.tokens) for side in (reference, candidate)
+    )
+    result.put("logits_sqnr_db", sqnr_db(got, want))
+    result.put("token_agreement", top1_agreement(want, got), len(want))
+    result.put("kl_nats", kl_divergence_nats(want, got), len(want))
+
+
+def teach(
+    reference: Side, candidate: Side, setting: Setting, taught: Utterance, result: ItemResult
+) -> Utterance:
+    """The candidate's mel and audio of the reference's tokens; notes f0 and vocoder on the way.
+
+    The excitation is the reference's throughout: its phase is the sum of f0 over all the time
+    before, so that a difference that nobody hears would end in other samples.
+    Raises: SynthesisError for values that are not finite.
+    """
+    f0, f0_got = (
+        require_finite(side, "f0 predictor", side.stages.mel_to_f0(taught.mel))
+        for side in (reference, candidate)
+    )
+    result.put("voicing_agreement", voicing_agreement(f0, f0_got), len(f0))
+    if voiced := voiced_in_both(f0, f0_got):
+        result.put("f0_error_cents", f0_error_cents(f0, f0_got), voiced)
+    source = reference.stages.f0_to_source(f0)
+    mel = mel_of(candidate, setting, taught.tokens)
+    vocoded, audio = (
+        require_finite(candidate, "vocoder", candidate.stages.mel_to_waveform(part, source=source))
+        for part in (taught.mel, mel)
+    )
+    result.put("vocoder_snr_db", sqnr_db(vocoded, taught.audio))
+    return Utterance(taught.tokens, taught.lost, mel, audio)
+
+
+def compare_renderings(
+    taught: Utterance, forced: Utterance, sample_rate: int, result: ItemResult
+) -> None:
+    """Note how far mel and audio of the same speech tokens are apart."""
+    result.put("mel_correlation", log_mel_correlation(taught.mel, forced.mel))
+    result.put("mel_error_db", mel_error_db(taught.mel, forced.mel))
+    if len(taught.audio) < _SHORTEST_SECONDS * sample_rate:
+        return
+    want, got = (log_mel(said.audio, sample_rate) for said in (taught, forced))
+    result.put("audio_correlation", log_mel_correlation(want, got))
+    result.put("spectrum_error_db", spectrum_difference_db(forced.audio, taught.audio))
+    before, after = (loudness_lufs(said.audio, sample_rate) for said in (taught, forced))
+    result.put("loudness_change_db", abs(after - before))
