@@ -23,6 +23,22 @@ def verify(
         Path | None,
         typer.Option(metavar="BUNDLE2", help="Compare with another bundle of the same model."),
     ] = None,
+    quality: Annotated[
+        bool,
+        typer.Option("--quality", help="Let it speak fixed sentences and measure how well."),
+    ] = False,
+    items: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Sentences of --quality, 1 to 76; by default 20."),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="PREFIX", help="Write --quality's PREFIX.md, .csv and .json."),
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write --quality's spectrograms, side by side, as PNG."),
+    ] = None,
     speakers: SpeakersOption = None,
     json: JsonOption = False,
     threads: ThreadsOption = None,
@@ -30,14 +46,26 @@ def verify(
     """Check a bundle's files, graphs and speakers, and what it computes. Exit code 1: it failed.
 
     Example: cosyvoice-cpu verify voice/ --checkpoint Fun-CosyVoice3-0.5B/
+
+    Example: cosyvoice-cpu verify voice-int8/ --quality --against voice/ --output table
     """
     import msgspec
 
     from cosyvoice_cpu.cli.messages import print_json, progress_bar
+    from cosyvoice_cpu.cli.quality import (
+        describe_missed,
+        print_quality,
+        require_quality,
+        write_quality,
+    )
     from cosyvoice_cpu.errors import BundleError
+    from cosyvoice_cpu.evaluation.quality.checking import DEFAULT_ITEMS, check_quality
+    from cosyvoice_cpu.evaluation.quality.formats import to_json
     from cosyvoice_cpu.evaluation.verify import verify_bundle
     from cosyvoice_cpu.runtime.threads import resolve_threads
 
+    require_quality(quality, ("--items", items), ("--output", output), ("--pictures", pictures))
+    report = None
     with progress_bar() as progress:
         result = verify_bundle(
             bundle,
@@ -47,16 +75,39 @@ def verify(
             threads=resolve_threads(threads),
             progress=progress,
         )
+        if quality and not {"digests", "graphs"} & set(result.failed_levels):
+            report = check_quality(
+                bundle,
+                checkpoint=checkpoint,
+                against=against,
+                items=DEFAULT_ITEMS if items is None else items,
+                speakers=speakers,
+                threads=resolve_threads(threads),
+                pictures=pictures,
+                progress=progress,
+            )
+    passed = result.passed and (report is None or report.passed)
+    if report and output:
+        write_quality(report, output)
     if json:
-        print_json({**msgspec.to_builtins(result), "passed": result.passed})
+        table = {"quality": to_json(report.table, report.verdicts)} if report else {}
+        print_json({**msgspec.to_builtins(result), **table, "passed": passed})
     else:
         _print(result)
+        if report:
+            print_quality(report)
     if not result.passed:
         failed = [check for check in result.checks if not check.passed]
         raise BundleError(
             f"{bundle} failed {len(failed)} of {len(result.checks)} checks, "
             f"at the level {', '.join(result.failed_levels)}",
             "make it again with `cosyvoice-cpu export`, or cache the speakers again",
+        )
+    if report and not report.passed:
+        raise BundleError(
+            f"{bundle} misses {len(report.missed)} of {len(report.verdicts)} floors of quality: "
+            + ", ".join(describe_missed(verdict) for verdict in report.missed),
+            "docs/quality.md says what each measure means; make the bundle again",
         )
 
 

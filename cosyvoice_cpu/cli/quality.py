@@ -1,0 +1,50 @@
+"""The part of `verify` behind `--quality`: what it prints and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.evaluation.quality.checking import QualityReport
+from cosyvoice_cpu.evaluation.quality.floors import Verdict
+
+
+def require_quality(quality: bool, *options: tuple[str, object]) -> None:
+    """Raises: UsageError if one of `options` (name, value) was given without --quality."""
+    given = [name for name, value in options if value is not None]
+    if given and not quality:
+        raise UsageError(f"{given[0]} is about the table of --quality", "add --quality")
+
+
+def print_quality(report: QualityReport) -> None:
+    """The table of sums on stdout, what is missing on stderr."""
+    from cosyvoice_cpu.cli.messages import note
+    from cosyvoice_cpu.evaluation.quality.formats import remarks, summary_lines
+
+    for line in summary_lines(report.table, report.verdicts):
+        typer.echo(line)
+    for remark in remarks(report.table, report.verdicts):
+        note(remark)
+
+
+def write_quality(report: QualityReport, prefix: Path) -> None:
+    """PREFIX.md, PREFIX.csv and PREFIX.json. Raises: OutputError."""
+    from cosyvoice_cpu.bundle.atomic import write_file_atomically
+    from cosyvoice_cpu.evaluation.quality.formats import to_csv, to_json_text, to_markdown
+
+    contents = {
+        ".md": to_markdown(report.table, report.verdicts),
+        ".csv": to_csv(report.table),
+        ".json": to_json_text(report.table, report.verdicts),
+    }
+    for suffix, content in contents.items():
+        write_file_atomically(prefix.parent / f"{prefix.name}{suffix}", content.encode())
+
+
+def describe_missed(verdict: Verdict) -> str:
+    """As in "mel_correlation 0.984 (>= 0.9999)"."""
+    from cosyvoice_cpu.evaluation.quality.formats import floor_text
+
+    return f"{verdict.floor.measure} {verdict.value:.4g} ({floor_text(verdict.floor)})"
