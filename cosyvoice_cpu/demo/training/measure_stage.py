@@ -38,11 +38,16 @@ Speak = Callable[[int], NDArray[Any]]
 logger = logging.getLogger(__name__)
 
 
-def measure(state: Path, texts: int) -> None:
-    """Read back the first `texts` held-out texts; one line per way in `measures.jsonl`."""
+def measure(state: Path, texts: int, only: str = "") -> None:
+    """Read back the first `texts` held-out texts; one line per way in `measures.jsonl`.
+
+    `only` names a single way of speaking.
+    """
     heldout = Corpus(state / "corpus", "heldout")
     recogniser = Recogniser()
     for name, (steps, speak) in _ways(state, heldout).items():
+        if only not in ("", name):
+            continue
         spoken = [heldout[i].text for i in range(min(texts, len(heldout)))]
         rate = read_back(recogniser, spoken, speak, logger.info)
         line = {

@@ -209,7 +209,7 @@ def measure_word_errors(arguments: argparse.Namespace) -> None:
     from cosyvoice_cpu.demo.training.measure_stage import measure
 
     torch.set_num_threads(arguments.threads)
-    measure(arguments.state, texts=arguments.texts)
+    measure(arguments.state, arguments.texts, arguments.way)
 
 
 def train_speech_lm(arguments: argparse.Namespace) -> None:
