@@ -8,11 +8,14 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import soundfile
 import torch
 from torch import Tensor
 
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig, MelConfig, SamplingConfig
 from cosyvoice_cpu.checkpoint.synthetic_text import official_json, official_yaml
+from cosyvoice_cpu.demo.training.corpus import Corpus
 from cosyvoice_cpu.demo.training.flow import Flow
 from cosyvoice_cpu.demo.training.sizes import FLOW, MEL_BINS, SAMPLE_RATE, VOCODER, speech_lm_config
 from cosyvoice_cpu.demo.training.speech_tokenizer import SpeechTokenizer
@@ -95,6 +98,17 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(part, folder)
     return steps
+
+
+def write_prompts(corpus: Corpus, folder: Path, count: int) -> None:
+    """The `count` prompt texts nearest to 5 s, never trained on, as NAME.flac and NAME.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    nearest = np.argsort(np.abs(corpus.tokens - 5 * 25), kind="stable")[:count]
+    for number in nearest:
+        utterance = corpus[int(number)]
+        name = f"{utterance.speaker}-{number}"
+        soundfile.write(folder / f"{name}.flac", utterance.audio, SAMPLE_RATE, subtype="PCM_16")
+        (folder / f"{name}.txt").write_text(utterance.text + "\n", encoding="utf-8")
 
 
 def _save_half(tensors: Mapping[str, Tensor], path: Path) -> None:

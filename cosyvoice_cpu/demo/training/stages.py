@@ -86,6 +86,8 @@ def make_voices(arguments: argparse.Namespace) -> None:
 
     folder, vocabulary = arguments.state / "voices", load_vocabulary(ASSETS)
     make_clips(folder, HibariVoice(), vocabulary, 0)
+    if arguments.styles is None:
+        return  # one voice, one embedding
     model = KokoroModel()
     for number, styles in enumerate(sorted(arguments.styles.glob("[ab][fm]_*.bin")), 1):
         make_clips(folder, KokoroVoice(model, styles), vocabulary, number)
@@ -112,10 +114,12 @@ def train_speaker_encoder(arguments: argparse.Namespace) -> None:
 
 
 def assemble_voice(arguments: argparse.Namespace) -> None:
-    """Write the checkpoint folder `voice` of the runs' averaged weights."""
-    from cosyvoice_cpu.demo.training.assemble import assemble
+    """Write the checkpoint folder `voice` of the runs' averaged weights, and prompt clips."""
+    from cosyvoice_cpu.demo.training.assemble import assemble, write_prompts
 
     steps = assemble(arguments.state, arguments.state / "voice")
+    prompts = Corpus(_corpus_folder(arguments.state), "prompt")
+    write_prompts(prompts, arguments.state / "prompts", count=3)
     logger.info("%s, of the steps %s", arguments.state / "voice", steps)
 
 
