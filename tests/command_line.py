@@ -8,6 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from cosyvoice_cpu.cli import app
+
 CLIPS = Path(__file__).parent.parent / "calibration_data" / "audio"
 CLIP = CLIPS / "librivox-austen-0890.flac"  # 5.3 s
 TRANSCRIPT = "unless to be rather cold hearted and rather selfish is to be ill-disposed."
@@ -52,6 +56,12 @@ def run(
         env={**os.environ, **(variables or {})},
     )
     return Outcome(done.returncode, done.stdout.decode("latin-1"), done.stderr.decode())
+
+
+def call(*arguments: str | Path) -> Outcome:
+    """The same within this process: quicker, for requests that end before any work."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return Outcome(result.exit_code, result.stdout, result.stderr)
 
 
 def lines(error: str, hint: str) -> str:

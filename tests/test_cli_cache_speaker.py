@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from command_line import CLIP, CLIPS, PROGRAM, TRANSCRIPT, lines, run
+from command_line import CLIP, CLIPS, PROGRAM, TRANSCRIPT, call, lines, run
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_speakers_of_the_original_are_imported(voice: Path, tmp_path: Path) -> N
 def test_a_wrong_request_is_two_lines_and_no_speaker(
     voice: Path, arguments: tuple[str, ...], code: int, error: str
 ) -> None:
-    outcome = run("cache-speaker", voice, *arguments)
+    outcome = call("cache-speaker", voice, *arguments)
     assert outcome.code == code
     assert outcome.stderr.splitlines()[0] == f"error: {error}"
     assert len(outcome.stderr.splitlines()) == 2

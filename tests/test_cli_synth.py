@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from command_line import CLIP, CLIPS, PROGRAM, TRANSCRIPT, WITHOUT_TORCH, lines, run
+from command_line import CLIP, CLIPS, PROGRAM, TRANSCRIPT, WITHOUT_TORCH, call, lines, run
 
 FIELDS = (
     "output sample_rate seconds_audio seconds_total rtf first_audio_s stages speech_tokens"
@@ -179,7 +179,7 @@ def test_a_bundle_without_speakers_says_how_to_make_one(tiny_bundle: Path, tmp_p
         ((" \n\t",), 1, "the text is empty"),
         (("?!…",), 1, "there is nothing to speak in '?!…'"),
         (("a\x01b",), 1, "the text holds the control character U+0001 at position 1"),
-        ((b"caf\xe9",), 1, "the text is not UTF-8 at position 3"),
+        (("caf\udce9",), 1, "the text is not UTF-8 at position 3"),
         ((), 2, "there is no text to speak"),
         (("Hi", "--text-file", "x.txt"), 2, "TEXT and --text-file are both given"),
         (("Hi", "--audio", "c.wav", "--speaker", "a"), 2, "--speaker and --audio are both given"),
@@ -200,7 +200,7 @@ def test_a_bundle_without_speakers_says_how_to_make_one(tiny_bundle: Path, tmp_p
 def test_a_wrong_request_is_two_lines_and_no_file(
     voice: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, error: str
 ) -> None:
-    outcome = run("synth", *arguments, "--output", tmp_path / "x.wav", "--bundle", voice)
+    outcome = call("synth", *arguments, "--output", tmp_path / "x.wav", "--bundle", voice)
     assert outcome.code == code
     assert outcome.stderr.splitlines()[0] == f"error: {error}"
     assert len(outcome.stderr.splitlines()) == 2
@@ -222,7 +222,7 @@ def test_a_file_that_is_no_text_is_refused(
 ) -> None:
     path = tmp_path / "text.txt"
     path.write_bytes(content)
-    outcome = run("synth", "--text-file", path, "--output", "-", "--bundle", voice)
+    outcome = call("synth", "--text-file", path, "--output", "-", "--bundle", voice)
     assert outcome.code == 1
     assert outcome.stderr.splitlines()[0] == f"error: {path} {error}"
 
@@ -230,7 +230,7 @@ def test_a_file_that_is_no_text_is_refused(
 def test_a_clip_that_is_no_audio_is_refused(voice: Path, tmp_path: Path) -> None:
     clip = tmp_path / "clip.wav"
     clip.write_bytes(b"not audio at all")
-    outcome = run("synth", "Hi", "--output", "-", "--bundle", voice, "--audio", clip)
+    outcome = call("synth", "Hi", "--output", "-", "--bundle", voice, "--audio", clip)
     assert outcome.code == 1
     assert outcome.stderr.startswith(f"error: {clip} is not an audio file that can be read\n")
 
@@ -238,7 +238,7 @@ def test_a_clip_that_is_no_audio_is_refused(voice: Path, tmp_path: Path) -> None
 def test_a_silent_clip_is_refused(voice: Path, tmp_path: Path) -> None:
     clip = tmp_path / "clip.wav"
     soundfile.write(clip, np.zeros(64000), 16000)
-    outcome = run("synth", "Hi", "--output", "-", "--bundle", voice, "--audio", clip)
+    outcome = call("synth", "Hi", "--output", "-", "--bundle", voice, "--audio", clip)
     assert outcome.code == 1
     assert outcome.stderr.startswith("error: the clip is silent\n")
 
@@ -254,13 +254,13 @@ def test_a_silent_clip_is_refused(voice: Path, tmp_path: Path) -> None:
 def test_an_output_that_can_t_be_is_refused_before_the_work(
     output: str, code: int, error: str
 ) -> None:
-    outcome = run("synth", "Hi", "--output", output, "--bundle", "no-such-bundle")
+    outcome = call("synth", "Hi", "--output", output, "--bundle", "no-such-bundle")
     assert outcome.code == code
     assert outcome.stderr.splitlines()[0] == f"error: {error}"
 
 
 def test_json_and_audio_can_t_share_stdout(voice: Path) -> None:
-    outcome = run("synth", "Hi", "--output", "-", "--bundle", voice, "--json")
+    outcome = call("synth", "Hi", "--output", "-", "--bundle", voice, "--json")
     assert outcome.code == 2
     assert outcome.stderr == lines(
         "--json and --output - both want stdout", "write the audio to a file"

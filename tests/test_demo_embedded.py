@@ -21,15 +21,15 @@ LARGEST_FILE = 25_000_000  # bytes; the package is to stay small
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder in which two processes at once made the demo."""
-    folder = tmp_path_factory.mktemp("demo-cache")
+def cache() -> Path:
+    """The tests' cache folder, in which two processes at once made the demo."""
+    folder = Path(os.environ["COSYVOICE_CPU_CACHE"])
+    shutil.rmtree(folder / "demo", ignore_errors=True)
     processes = [
         subprocess.Popen(
             [*PROGRAM, "synth", "Hello", "--output", "-"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "COSYVOICE_CPU_CACHE": str(folder)},
         )
         for _ in range(2)
     ]
@@ -46,8 +46,7 @@ def test_two_processes_make_one_demo_and_leave_nothing_else(cache: Path) -> None
 
 
 def test_hello_is_a_playable_wav(cache: Path, tmp_path: Path) -> None:
-    variables = {"COSYVOICE_CPU_CACHE": str(cache)}
-    outcome = run("synth", "Hello", "--output", tmp_path / "hello.wav", variables=variables)
+    outcome = run("synth", "Hello", "--output", tmp_path / "hello.wav")
     assert outcome.code == 0
     with wave.open(str(tmp_path / "hello.wav")) as file:
         assert file.getframerate() == 24000
@@ -55,8 +54,7 @@ def test_hello_is_a_playable_wav(cache: Path, tmp_path: Path) -> None:
 
 
 def test_a_finished_demo_needs_neither_torch_nor_onnx(cache: Path) -> None:
-    variables = {"COSYVOICE_CPU_CACHE": str(cache)}
-    outcome = run("info", "--json", program=WITHOUT_TORCH, variables=variables)
+    outcome = run("info", "--json", program=WITHOUT_TORCH)
     assert json.loads(outcome.stdout)["path"] == str(next((cache / "demo").iterdir()))
 
 
