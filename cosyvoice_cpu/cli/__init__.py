@@ -7,6 +7,7 @@ To add one, write its file and register it below.
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -24,7 +25,14 @@ from cosyvoice_cpu.cli import (
     tune,
     verify,
 )
-from cosyvoice_cpu.cli.failures import INTERRUPTED, FailureLines, report_interrupt
+from cosyvoice_cpu.cli.failures import (
+    FAILED,
+    INTERRUPTED,
+    FailureLines,
+    of_system,
+    report,
+    report_interrupt,
+)
 from cosyvoice_cpu.cli.options import ENVIRONMENT_PREFIX
 
 app = typer.Typer(
@@ -93,6 +101,7 @@ def _common(
 
 def main() -> None:
     """Run the command line; the entry point of `cosyvoice-cpu` and `python -m cosyvoice_cpu`."""
+    _fill_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Transcripts and file names of any script, whatever the terminal's encoding.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -101,3 +110,22 @@ def main() -> None:
     except KeyboardInterrupt:  # between the commands' own handling and the interpreter's end
         report_interrupt()
         sys.exit(INTERRUPTED)
+    except OSError as error:  # `--help` on a full disk, say: printed before there is a command
+        report(of_system(error))
+        sys.exit(FAILED)
+
+
+def _fill_closed_streams() -> None:
+    """Make up for streams that a service or `>&-` closed before the start.
+
+    Python has None for them. Their numbers are taken, or the next file that is opened would get
+    them, with whatever native code prints inside. stdout stays None: what is meant to read audio
+    from it must not believe that it got some.
+    """
+    while (handle := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(handle)
+    if not sys.stdin:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    if not sys.stderr:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

@@ -49,6 +49,10 @@ class FailureLines(TyperGroup):
             _show_traceback(ctx)
             report(CosyVoiceError("out of memory", "give a shorter text, or free some memory"))
             raise typer.Exit(FAILED) from error
+        except OSError as error:
+            _show_traceback(ctx)
+            report(of_system(error))
+            raise typer.Exit(FAILED) from error
         except Exception as error:
             if type(error).__module__.startswith(("typer.", "click.")):
                 raise  # wrong usage, exits and aborts
@@ -56,6 +60,15 @@ class FailureLines(TyperGroup):
             hint = "" if ctx.params.get("debug") else "run again with --debug and report the output"
             report(CosyVoiceError(f"internal error, {type(error).__name__}: {error}", hint))
             raise typer.Exit(FAILED) from error
+
+
+def of_system(error: OSError) -> CosyVoiceError:
+    """What the system refused, in its own words: nothing that a command foresaw, and no bug."""
+    reason = error.strerror or str(error)
+    what = (
+        f"{error.filename}: {reason}" if error.filename else f"reading or writing failed: {reason}"
+    )
+    return CosyVoiceError(what, "check file and disk; --debug shows what was under way")
 
 
 def report(error: CosyVoiceError) -> None:

@@ -76,6 +76,12 @@ def synth(
     threads: ThreadsOption = None,
     json: JsonOption = False,
     trust: TrustOption = False,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory", help="Close the networks of each stage before the next; a bit slower."
+        ),
+    ] = False,
 ) -> None:
     """Speak a text. Example: cosyvoice-cpu synth "Hello" --output hello.wav"""
     import time
@@ -90,7 +96,9 @@ def synth(
 
     _check_options(output, json, speaker, audio, transcript)
     words = text_to_speak(text, text_file)
-    stages = BundleStages.load(chosen_bundle(bundle), resolve_threads(threads), trust=trust)
+    stages = BundleStages.load(
+        chosen_bundle(bundle), resolve_threads(threads), trust=trust, low_memory=low_memory
+    )
     voice = _voice(stages, speaker, speakers, audio, transcript)
     synthesizer = Synthesizer.of_bundle(stages)
     started = time.perf_counter()
@@ -150,6 +158,8 @@ def _check_options(
     if output == STDOUT:
         if json:
             raise UsageError("--json and --output - both want stdout", "write the audio to a file")
+        if not sys.stdout:
+            raise UsageError("stdout is closed, and --output - writes to it", "name a file")
         if sys.stdout.isatty():
             raise UsageError(
                 "stdout is a terminal, not a place for audio", "pipe it, or name a file"
