@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import Enum
 from pathlib import Path
@@ -166,11 +167,13 @@ def _check_options(
             )
     else:
         format_of(output)
-        if not output.parent.is_dir():
+        if not os.path.isdir(output.parent):
             raise OutputError(
                 f"{output} can't be written: there is no folder {output.parent}",
                 "create the folder first",
             )
+        if audio is not None and audio.exists() and output.exists() and output.samefile(audio):
+            raise UsageError(f"{output} is the clip of --audio itself", "give another name")
     if audio is not None and speaker is not None:
         raise UsageError("--speaker and --audio are both given", "leave one of them away")
     if transcript is not None and audio is None:

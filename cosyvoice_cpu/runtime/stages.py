@@ -38,18 +38,24 @@ _ENGINES = {
 class BundleStages:
     """Implements `cosyvoice_cpu.stages.Stages`; engines open when a stage is first used."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    def __init__(self, bundle: Bundle, threads: int, *, low_memory: bool = False) -> None:
+        """With `low_memory` only the engines of the stage in use stay open."""
         self.bundle = bundle
         self.threads = threads
+        self.low_memory = low_memory
         self._rules = decoding_rules(bundle.manifest)
 
     @classmethod
-    def load(cls, path: Path, threads: int = 1, *, trust: bool = False) -> BundleStages:
+    def load(
+        cls, path: Path, threads: int = 1, *, trust: bool = False, low_memory: bool = False
+    ) -> BundleStages:
         """Check the bundle at `path` and prepare it; `trust` skips the digests.
+
+        `low_memory` closes the engines of a stage when another one begins.
 
         Raises: BundleError, ManifestError.
         """
-        return cls(open_bundle(path, trust=trust), threads)
+        return cls(open_bundle(path, trust=trust), threads, low_memory=low_memory)
 
     @property
     def manifest(self) -> Manifest:
@@ -116,8 +122,14 @@ class BundleStages:
         for engine in _ENGINES[stage]:
             self.__dict__.pop(engine, None)  # what cached_property keeps
 
+    def _begin(self, stage: str) -> None:
+        if self.low_memory:
+            for other in _ENGINES.keys() - {stage}:
+                self.release(other)
+
     def speech_lm_session(self) -> LMUtterance:
         """An empty KV cache, for a caller that decodes token by token."""
+        self._begin("speech_lm")
         return self._speech_lm.start()
 
     def speech_lm_logits(
@@ -130,8 +142,9 @@ class BundleStages:
         embedding: Floats | None = None,
     ) -> Floats:
         """One pass over prompt and forced tokens; `embedding` is unused in generation 3."""
+        session = self.speech_lm_session()
         rows = self._speech_lm.rows(text_ids, prompt_text_ids, [*prompt_speech_ids, *speech_ids])
-        return self.speech_lm_session().append(rows, wanted=len(speech_ids) + 1)
+        return session.append(rows, wanted=len(speech_ids) + 1)
 
     def generate_speech_tokens(
         self,
@@ -183,6 +196,7 @@ class BundleStages:
                 "of the prompt",
                 "give a longer text",
             )
+        self._begin("flow")
         mu, speaker = self._flow_encoder.encode(ids, embedding, finalize=finalize)
         cond = np.zeros_like(mu)
         cond[:, : len(prompt_mel)] = np.asarray(prompt_mel, np.float32).T
@@ -200,6 +214,7 @@ class BundleStages:
         streaming: bool = False,
     ) -> Floats:
         """The estimator once, at one of the solver's times. Raises: UsageError for another t."""
+        self._begin("flow")
         return self._flow_estimator.velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
 
     def tokens_to_mel(
@@ -249,14 +264,17 @@ class BundleStages:
 
     def mel_to_f0(self, mel: Floats, *, finalize: bool = True) -> Floats:
         """Raises: SynthesisError if `mel` is too short."""
+        self._begin("vocoder")
         return self._vocoder.f0(mel, finalize=finalize)
 
     def f0_to_source(self, f0: Floats) -> Floats:
         """Raises: SynthesisError beyond the 300 s of the fixed noise."""
+        self._begin("vocoder")
         return self._vocoder.source(f0)
 
     def mel_to_waveform(
         self, mel: Floats, *, finalize: bool = True, source: Floats | None = None
     ) -> Floats:
         """Raises: SynthesisError if `mel` is too short or too long, ValueError for a source."""
+        self._begin("vocoder")
         return self._vocoder.waveform(mel, finalize=finalize, source=source)
