@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pytest
 from command_line import run
 
 from cosyvoice_cpu.runtime.stages import BundleStages
@@ -42,8 +41,7 @@ def test_low_memory_keeps_one_stage_open_and_changes_no_sample(tiny_bundle: Path
     assert np.array_equal(speak(frugal), plain)  # engines open again for the next request
 
 
-@pytest.mark.parametrize("option", [(), ("--low-memory",)])
-def test_synth_takes_the_option(tmp_path: Path, option: tuple[str, ...]) -> None:
-    outcome = run("synth", "Hello", "--output", tmp_path / "a.wav", *option)
-    assert outcome.returncode == 0
+def test_synth_takes_the_option(tmp_path: Path) -> None:
+    outcome = run("synth", "Hello", "--output", tmp_path / "a.wav", "--low-memory")
+    assert outcome.code == 0
     assert (tmp_path / "a.wav").stat().st_size > 4800
