@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
@@ -18,7 +19,8 @@ from typing import BinaryIO
 
 from cosyvoice_cpu.errors import OutputError
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, the shell's limit (ulimit -f)
+_SHORT_WRITE = r"\d+ requested and \d+ written"
 
 
 def partial_name(name: str) -> str:
@@ -30,7 +32,9 @@ def is_disk_full(error: BaseException) -> bool:
     """True for a full disk or quota, also where a native writer reports it in its own words."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
-    return os.strerror(errno.ENOSPC) in str(error)
+    text = str(error)
+    # NumPy's tofile leaves the system's reason out.
+    return os.strerror(errno.ENOSPC) in text or re.match(_SHORT_WRITE, text) is not None
 
 
 def fsync_file(path: Path) -> None:
@@ -64,18 +68,22 @@ def write_file_atomically(path: Path, content: bytes | Callable[[BinaryIO], obje
     pipe is written to directly. A failure or an interruption leaves the old file, or none.
     Raises: OutputError if the folder is missing or closed, `path` is a folder, or the disk is full.
     """
+    target = path
     try:
-        target = path.resolve()
-        if target.is_dir():
+        if path.is_symlink():
+            target = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError in a circle
+        if os.path.isdir(target):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if _takes_bytes_directly(target):
             with target.open("wb") as file:
                 _write(file, content)
             return
+        _remove_leftovers(target)
         temporary = target.parent / partial_name(target.name)
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
             with open(handle, "wb") as file:
+                _hold(handle)
                 _write(file, content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -84,7 +92,7 @@ def write_file_atomically(path: Path, content: bytes | Callable[[BinaryIO], obje
             temporary.unlink(missing_ok=True)
         fsync_folder(target.parent)
     except OSError as error:
-        raise output_error(path, error) from error
+        raise output_error(target, error) from error
 
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends without it
@@ -95,6 +103,37 @@ def _takes_bytes_directly(target: Path) -> bool:
         return not stat.S_ISREG(target.stat().st_mode)
     except FileNotFoundError:
         return False
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove the temporary files of writers of `target` that were killed.
+
+    Those are the ones whose process is gone and whose lock is free: process numbers alone would
+    mislead where containers share the folder.
+    """
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.partial-(\d+)-[0-9a-f]{{8}}")
+    for name in os.listdir(target.parent):
+        match = pattern.fullmatch(name)
+        path = target.parent / name
+        if not match or is_alive(int(match[1])) or path.is_symlink() or not path.is_file():
+            continue
+        with contextlib.suppress(OSError):  # another writer may be at it too
+            hold = hold_folder(path)
+            if hold is not None:
+                path.unlink()
+                os.close(hold)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process has this number; on Windows, where asking would signal it, always True."""
+    if os.name == "nt":
+        return True
+    with contextlib.suppress(PermissionError):  # it exists and belongs to someone else
+        try:
+            os.kill(pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return False
+    return True
 
 
 def _write(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -148,6 +187,9 @@ if sys.platform == "win32":
         msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
         return handle
 
+    def _hold(handle: int) -> None:
+        """Not on Windows, where nothing looks for the lock."""
+
     def hold_folder(folder: Path) -> int | None:
         """Not on Windows: a folder can't be locked there."""
         return None
@@ -160,8 +202,13 @@ else:
         fcntl.flock(handle, fcntl.LOCK_EX)
         return handle
 
+    def _hold(handle: int) -> None:
+        """Lock an open file until it is closed; some network file systems know no locks."""
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     def hold_folder(folder: Path) -> int | None:
-        """A handle whose lock on `folder` lasts until it is closed or the process dies.
+        """A handle whose lock on a folder or file lasts until it is closed or the process dies.
 
         None if another process holds it, it can't be opened, or its file system knows no locks.
         """

@@ -6,14 +6,13 @@ moved aside for the moment in which the new one takes its name.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import secrets
 import shutil
 from pathlib import Path
 
-from cosyvoice_cpu.bundle.atomic import hold_folder
+from cosyvoice_cpu.bundle.atomic import hold_folder, is_alive
 
 
 def replaced_name(name: str) -> str:
@@ -31,7 +30,7 @@ def clean_up_after_the_dead(target: Path) -> None:
         return
     for path in sorted(target.parent.iterdir()):
         match = pattern.fullmatch(path.name)
-        if not match or path.is_symlink() or _is_alive(int(match[2])):
+        if not match or path.is_symlink() or is_alive(int(match[2])):
             continue
         hold = hold_folder(path) if path.is_dir() else None
         if hold is None:
@@ -41,15 +40,3 @@ def clean_up_after_the_dead(target: Path) -> None:
         else:
             shutil.rmtree(path, ignore_errors=True)
         os.close(hold)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process has this number; on Windows, where asking would signal it, always True."""
-    if os.name == "nt":
-        return True
-    with contextlib.suppress(PermissionError):  # it exists and belongs to someone else
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-    return True

@@ -69,7 +69,7 @@ def open_bundle(path: Path, *, trust: bool = False, recheck: bool = False) -> Bu
     Links and sizes are checked in any case.
     Raises: BundleError, or ManifestError for the manifest, naming the file and what is wrong.
     """
-    root = path.resolve()
+    root = Path(os.path.realpath(path))  # unlike Path.resolve, no error for a circle of links
     _check_root(root, path)
     manifest = read_manifest(root)
     statuses = _check_listed(root, manifest)
@@ -148,9 +148,9 @@ def _unchanged(root: Path, manifest: Manifest, statuses: Mapping[str, os.stat_re
 
 
 def _check_root(root: Path, given: Path) -> None:
-    if root.is_dir():
+    if os.path.isdir(root):  # unlike Path.is_dir, False for a name that is too long
         return
-    if root.exists():
+    if os.path.exists(root):
         raise BundleError(f"{given} is not a folder", "a bundle is a folder; give its path")
     hint = "make one with `cosyvoice-cpu export`"
     for aside in sorted(root.parent.glob(f".{root.name}.replaced-*")):

@@ -14,7 +14,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -51,6 +51,8 @@ from cosyvoice_cpu.bundle.paths import unsafe_path
 from cosyvoice_cpu.bundle.reader import Bundle, check_structure
 from cosyvoice_cpu.errors import BundleError
 
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""What `signal.signal` takes and gives."""
 Engine = Literal["onnxruntime", "numpy", "tokenizers"]
 
 
@@ -86,12 +88,12 @@ class BundleWriter:
 
     def __init__(self, output: Path, overwrite: bool = False, needed_bytes: int = 0) -> None:
         self.output = output
-        self._target = output.resolve()
+        self._target = Path(os.path.realpath(output))
         self._overwrite = overwrite
         self._needed_bytes = needed_bytes
         self._partial = self._target.parent / partial_name(self._target.name)
         self._hold: int | None = None
-        self._restore_sigterm = False
+        self._restore: dict[signal.Signals, Handler] = {}
 
     def path_for(self, component: ComponentName, file: str) -> Path:
         """Where to write `file` of `component`; the component's folder exists afterwards.
@@ -251,7 +253,7 @@ class BundleWriter:
                 f"{self.output} can't be written ({error.strerror})", "choose another place"
             ) from error
         self._hold = hold_folder(self._partial)
-        self._take_sigterm()
+        self._take_signals()
         return self
 
     def _check_target(self) -> None:
@@ -259,6 +261,12 @@ class BundleWriter:
             raise BundleError(
                 f"{self.output} can't be written: there is no folder {self._target.parent}",
                 "create the folder first",
+            )
+        if self._target.is_symlink():  # what is left of links that lead in a circle
+            raise BundleError(f"{self.output} is a link to itself", "give another name")
+        if not _is_utf8(self._target):  # ONNX has no other paths
+            raise BundleError(
+                f"{self.output} can't be written: the path is not UTF-8", "give another name"
             )
         if self._target.exists() and not _is_empty_folder(self._target):
             if not self._overwrite:
@@ -284,6 +292,7 @@ class BundleWriter:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._ignore_signals()
         written = _bytes_in(self._partial) if error and is_disk_full(error) else None
         try:
             if self._partial.exists():
@@ -291,7 +300,13 @@ class BundleWriter:
         finally:
             if self._hold is not None:
                 os.close(self._hold)
-            self._give_back_sigterm()
+            self._give_back_signals()
+        if isinstance(error, OSError) and written is None:
+            where = f"{error.filename}: " if error.filename else ""
+            raise BundleError(
+                f"{self.output} can't be made ({where}{error.strerror or error})",
+                "look after that file, or choose another place",
+            ) from error
         if written is not None:
             needed = f" of {_megabytes(self._needed_bytes)}" if self._needed_bytes else ""
             raise BundleError(
@@ -300,22 +315,32 @@ class BundleWriter:
                 "free some space, or choose another place",
             ) from error
 
-    def _take_sigterm(self) -> None:
-        """Let SIGTERM end the block as Ctrl-C does, unless the program handles it itself."""
+    def _take_signals(self) -> None:
+        """Let SIGTERM end the block as Ctrl-C does, and a second signal not disturb the clean-up.
+
+        What the program handles itself is left alone.
+        """
         if threading.current_thread() is not threading.main_thread():
             return  # only the main thread may set handlers
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _interrupt)
-            self._restore_sigterm = True
+        for number, usual in (
+            (signal.SIGTERM, signal.SIG_DFL),
+            (signal.SIGINT, signal.default_int_handler),
+        ):
+            if signal.getsignal(number) is usual:
+                self._restore[number] = signal.signal(number, self._interrupt)
 
-    def _give_back_sigterm(self) -> None:
-        if self._restore_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            self._restore_sigterm = False
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._ignore_signals()
+        raise KeyboardInterrupt
 
+    def _ignore_signals(self) -> None:
+        for number in self._restore:
+            signal.signal(number, signal.SIG_IGN)
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    def _give_back_signals(self) -> None:
+        for number, handler in self._restore.items():
+            signal.signal(number, handler)
+        self._restore.clear()
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -324,6 +349,14 @@ def _is_bundle(folder: Path) -> bool:
         return FORMAT.encode() in (folder / MANIFEST_NAME).read_bytes()[:4096]
     except OSError:
         return False
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_empty_folder(path: Path) -> bool:
