@@ -32,6 +32,7 @@ _YAML_FILES = {
 }
 _ADAPTERS: dict[str, ModuleType] = {"cosyvoice3": cosyvoice3}
 _READ_BLOCK = 1 << 20
+_LARGEST_JSON = 1 << 20  # bytes; an official config.json has 700
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,11 @@ def _problem(path: Path) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     hint = "copy the file again from the official model folder"
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_JSON + 1)
+        if len(text) > _LARGEST_JSON:
+            raise CheckpointError(f"{path} is larger than {_LARGEST_JSON} bytes", hint)
+        content = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON: {error}", hint) from None
     except OSError as error:

@@ -7,6 +7,7 @@ torch's restricted loader may open.
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,10 @@ def _load(path: Path) -> Mapping[Any, Any]:
             f"importing {path} needs torch", 'pip install "cosyvoice-cpu[export]"'
         ) from None
     try:
-        size = path.stat().st_size
-        if size > LARGEST_FILE:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise SpeakerError(f"{path} is not a file", _HINT)
+        if status.st_size > LARGEST_FILE:
             raise SpeakerError(f"{path} exceeds {LARGEST_FILE >> 20} MB", _HINT)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

@@ -16,6 +16,7 @@ from cosyvoice_cpu.evaluation.machine import Machine
 _NOISE_SHARE = 0.05  # medians closer than this are equal, whatever the spread says
 _KEY_COLUMNS = ("seconds", "prompt_seconds", "threads")  # what must agree to compare
 _MISSING = "–"
+_LARGEST_CSV = 1 << 20  # bytes; a row takes a thousand
 
 _MARKDOWN_HEAD = (
     "row",
@@ -220,8 +221,11 @@ def _change(row: Row, metric: str, old: dict[str, str], path: Path) -> Change | 
 def _read_earlier(path: Path) -> dict[str, dict[str, str]]:
     hint = "give the CSV file that an earlier `bench --output` wrote"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_CSV + 1)
+        if len(text) > _LARGEST_CSV:
+            raise UsageError(f"{path} is too large for a table of `bench`", hint)
+        rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} can't be read ({error})", hint) from error
     if not rows or not {"row", "status", *_KEY_COLUMNS} <= rows[0].keys():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,11 +65,15 @@ def _open(path: Path) -> soundfile.SoundFile:
     import soundfile
 
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe can't be read twice, nor sought in
+            fact = "is a folder" if path.is_dir() else "is not a file"
+            raise AudioError(f"{path} {fact}", "check the name of the clip")
         with path.open("rb") as file:
             empty = not file.read(1)
     except OSError as error:
-        fact = "is a folder" if path.is_dir() else f"can't be read ({error.strerror})"
-        raise AudioError(f"{path} {fact}", "check the name of the clip") from error
+        raise AudioError(
+            f"{path} can't be read ({error.strerror})", "check the name of the clip"
+        ) from error
     if empty:
         raise AudioError(f"{path} is empty", _HINT)
     try:

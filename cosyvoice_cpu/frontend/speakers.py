@@ -230,6 +230,8 @@ def _read(path: Path) -> bytes:
     if path.is_symlink():  # a bundle follows no link out of itself
         raise SpeakerError(f"{path} is a symbolic link", "copy the speaker file itself")
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise SpeakerError(f"{path} is not a file", _HINT)
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
     except OSError as error:

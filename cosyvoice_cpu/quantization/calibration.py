@@ -7,6 +7,7 @@ name and `.txt`. A bundle without front end gets random ids instead, see `evalua
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,8 +103,11 @@ def _listed(path: Path) -> list[Pair]:
             entry = msgspec.json.decode(line, type=_Line)
         except (msgspec.MsgspecError, RecursionError) as error:
             raise UsageError(f"{path}, line {number}: {error}", _HINT) from error
-        audio = (path.parent / entry.audio).resolve()
-        if not audio.is_relative_to(path.parent.resolve()):
+        if any(not character.isprintable() for character in entry.audio):
+            raise UsageError(f"{path}, line {number}: {entry.audio!r} names no file", _HINT)
+        folder = os.path.realpath(path.parent)
+        audio = Path(os.path.realpath(Path(folder, entry.audio)))
+        if not audio.is_relative_to(folder):
             raise UsageError(
                 f"{path}, line {number}: {entry.audio} is outside the folder", "copy it there"
             )
@@ -123,7 +127,8 @@ def _side_by_side(folder: Path) -> list[Pair]:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()[: _LARGEST_TEXT + 1]
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_TEXT + 1)
         if len(content) > _LARGEST_TEXT:
             raise UsageError(f"{path} has more than {_LARGEST_TEXT >> 20} MB", _HINT)
         return content.decode("utf-8-sig")

@@ -170,6 +170,8 @@ def _write(
         else:
             drafts[name] = writer.copy_component(source, name)
     for path in list_speakers([source.speakers_folder]).values():
+        if not path.is_file():
+            continue  # a folder or a pipe of that name
         shutil.copyfile(path, writer.speakers_folder() / path.name)
     return drafts
 

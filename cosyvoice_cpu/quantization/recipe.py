@@ -69,7 +69,8 @@ def load_recipe(name: str) -> Recipe:
     """
     if name.endswith(".toml"):
         try:
-            text = Path(name).read_bytes()[: LARGEST_RECIPE + 1]
+            with Path(name).open("rb") as opened:
+                text = opened.read(LARGEST_RECIPE + 1)
         except OSError as error:
             raise UsageError(
                 f"the recipe {name} can't be read ({error.strerror})", _choice()
