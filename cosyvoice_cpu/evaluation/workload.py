@@ -39,7 +39,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         """Raises: UsageError for lengths that no model takes."""
-        if self.seconds < 1 or self.prompt_seconds < 1:
+        if not (self.seconds >= 1 and self.prompt_seconds >= 1):  # so that NaN is refused too
             raise UsageError("audio and prompt last at least 1 s", "the defaults are 10 and 5")
         if self.seconds + self.prompt_seconds > _LIMIT_SECONDS:
             raise UsageError(
