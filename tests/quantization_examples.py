@@ -19,10 +19,13 @@ from cosyvoice_cpu.export.exporter import export_checkpoint
 from cosyvoice_cpu.quantization import quantize_bundle
 
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="quantization-")  # removed when the tests end
+
+
 @cache
 def float_bundle() -> Path:
     """float32, a ladder up to 4 s, no front end; shared, so not to be changed."""
-    folder = Path(tempfile.mkdtemp(prefix="quantization-"))
+    folder = Path(_FOLDER.name)
     export_checkpoint(CHECKPOINT, folder / "float32", max_seconds=4, front_end=False)
     return folder / "float32"
 
