@@ -18,7 +18,6 @@ from cosyvoice_cpu.bundle.digests import sha256_of
 from cosyvoice_cpu.export.exporter import export_checkpoint
 from cosyvoice_cpu.quantization import quantize_bundle
 
-
 _FOLDER = tempfile.TemporaryDirectory(prefix="quantization-")  # removed when the tests end
 
 
