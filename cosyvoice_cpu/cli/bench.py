@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -70,10 +71,10 @@ def bench(
     Example: cosyvoice-cpu bench --synthetic cosyvoice3 --keep --output bench
     """
     from cosyvoice_cpu.cli.messages import note, print_json
-    from cosyvoice_cpu.errors import SynthesisError, UsageError
+    from cosyvoice_cpu.errors import OutputError, SynthesisError, UsageError
     from cosyvoice_cpu.evaluation import bench as library
     from cosyvoice_cpu.evaluation.bench_report import compare as compare_runs
-    from cosyvoice_cpu.evaluation.bench_report import markdown, write_files
+    from cosyvoice_cpu.evaluation.bench_report import markdown, read_earlier, write_files
     from cosyvoice_cpu.evaluation.engines import bundle_specs
     from cosyvoice_cpu.evaluation.machine import describe_machine
     from cosyvoice_cpu.evaluation.materials import Materials, config_of, default_rows
@@ -84,6 +85,10 @@ def bench(
         raise UsageError("--checkpoint and --synthetic exclude each other", "give one of them")
     workload = Workload(seconds, prompt_seconds, decode_tokens, solver_steps)
     count = resolve_threads(threads)
+    if compare:
+        read_earlier(compare)  # before minutes of work, not after
+    if output and not os.path.isdir(output.parent):
+        raise OutputError(f"there is no folder {output.parent}", "create the folder first")
     materials = Materials(work, workload, count, note)
     try:
         if synthetic:

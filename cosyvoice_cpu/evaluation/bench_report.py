@@ -182,7 +182,7 @@ def compare(bench: Bench, earlier: Path) -> list[Change]:
     than 5 %. Rows are matched by name, those of only one run are left out.
     Raises: UsageError if the file is no bench's, or of another request or number of threads.
     """
-    before = _read_earlier(earlier)
+    before = read_earlier(earlier)
     mine = {
         "seconds": bench.workload.seconds,
         "prompt_seconds": bench.workload.prompt_seconds,
@@ -218,7 +218,8 @@ def _change(row: Row, metric: str, old: dict[str, str], path: Path) -> Change | 
     return None
 
 
-def _read_earlier(path: Path) -> dict[str, dict[str, str]]:
+def read_earlier(path: Path) -> dict[str, dict[str, str]]:
+    """The rows of a table of `bench`, by name. Raises: UsageError if the file is none."""
     hint = "give the CSV file that an earlier `bench --output` wrote"
     try:
         with path.open("rb") as file:
@@ -230,4 +231,9 @@ def _read_earlier(path: Path) -> dict[str, dict[str, str]]:
         raise UsageError(f"{path} can't be read ({error})", hint) from error
     if not rows or not {"row", "status", *_KEY_COLUMNS} <= rows[0].keys():
         raise UsageError(f"{path} is not a table of `bench`", hint)
+    try:
+        for row in rows:
+            [float(row[name]) for name in _KEY_COLUMNS]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path} is damaged: {error}", hint) from error
     return {row["row"]: row for row in rows}
