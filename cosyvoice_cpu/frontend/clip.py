@@ -104,7 +104,8 @@ def _read(path: Path, file: soundfile.SoundFile, most: int) -> Floats:
             raise _truncated(path) from error
         if not len(block):
             break
-        parts.append(block.mean(axis=1))
+        with np.errstate(invalid="ignore"):  # infinities of both signs; refused when all is read
+            parts.append(block.mean(axis=1))
         count += len(block)
     if count + _MP3_SLACK < min(file.frames, most) and file.format == "MP3":
         raise _truncated(path)  # the MP3 decoder ends early without a word
