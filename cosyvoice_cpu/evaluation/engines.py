@@ -6,6 +6,7 @@ Runs inside a worker process; only the torch variants import torch.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class EngineSpec:
 
 def bundle_specs(bundles: Sequence[Path]) -> list[EngineSpec]:
     """A row per bundle, named after its folder, or its path where two folders share a name."""
-    names = [path.resolve().name for path in bundles]
+    names = [Path(os.path.realpath(path)).name for path in bundles]
     return [
         EngineSpec(name if names.count(name) == 1 else str(path), "bundle", str(path))
         for name, path in zip(names, bundles, strict=True)

@@ -7,6 +7,7 @@ the next run. What a run made itself it can remove again.
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from math import ceil
@@ -91,7 +92,10 @@ class Materials:
         self._made.clear()
 
     def _bundle(self, row: str, checkpoint: Path, force: bool) -> Path:
-        path = self._folder / f"{checkpoint.resolve().name}-{self._key(checkpoint)}-{row}"
+        path = (
+            self._folder
+            / f"{Path(os.path.realpath(checkpoint)).name}-{self._key(checkpoint)}-{row}"
+        )
         if row == "int8":
             source = self._bundle("onnx", checkpoint, force)
             return self._made_once(path, lambda: self._quantize(source, path, force))
@@ -128,7 +132,7 @@ class Materials:
 
     def _key(self, checkpoint: Path) -> str:
         """Changes with the checkpoint's files and the lengths that the graphs must hold."""
-        text = [str(checkpoint.resolve()), str(self._max_seconds)]
+        text = [os.path.realpath(checkpoint), str(self._max_seconds)]
         for file in sorted(checkpoint.rglob("*")):
             if file.is_file():
                 status = file.stat()
