@@ -62,8 +62,10 @@ def cache_speaker(
 
     Example: cosyvoice-cpu cache-speaker voice/ anna --audio anna.wav --transcript "What she says."
     """
+    from cosyvoice_cpu.cli.text_input import check_characters
     from cosyvoice_cpu.runtime.stages import BundleStages
 
+    check_characters(transcript or "", "the transcript")
     _check_options(name, audio, transcript, trim, list_all, remove, import_file)
     stages = BundleStages.load(bundle)
     if list_all:

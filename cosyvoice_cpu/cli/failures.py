@@ -56,6 +56,10 @@ class FailureLines(TyperGroup):
         except Exception as error:
             if type(error).__module__.startswith(("typer.", "click.")):
                 raise  # wrong usage, exits and aborts
+            if type(error).__module__.startswith("onnxruntime."):
+                _show_traceback(ctx)
+                report(_of_engine(error))
+                raise typer.Exit(FAILED) from error
             _show_traceback(ctx)
             hint = "" if ctx.params.get("debug") else "run again with --debug and report the output"
             report(CosyVoiceError(f"internal error, {type(error).__name__}: {error}", hint))
@@ -69,6 +73,14 @@ def of_system(error: OSError) -> CosyVoiceError:
         f"{error.filename}: {reason}" if error.filename else f"reading or writing failed: {reason}"
     )
     return CosyVoiceError(what, "check file and disk; --debug shows what was under way")
+
+
+def _of_engine(error: Exception) -> CosyVoiceError:
+    """What ONNX Runtime says of a graph that loads and then can't be run."""
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return CosyVoiceError(
+        f"ONNX Runtime can't run a graph: {reason}", "check the bundle with `cosyvoice-cpu verify`"
+    )
 
 
 def report(error: CosyVoiceError) -> None:

@@ -89,7 +89,7 @@ def synth(
 
     from cosyvoice_cpu.cli.bundles import chosen_bundle
     from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
-    from cosyvoice_cpu.cli.text_input import text_to_speak
+    from cosyvoice_cpu.cli.text_input import check_characters, text_to_speak
     from cosyvoice_cpu.evaluation.memory import own_peak_mb
     from cosyvoice_cpu.runtime.stages import BundleStages
     from cosyvoice_cpu.runtime.threads import resolve_threads
@@ -97,6 +97,8 @@ def synth(
 
     _check_options(output, json, speaker, audio, transcript)
     words = text_to_speak(text, text_file)
+    check_characters(instruct or "", "the instruction")
+    check_characters(transcript or "", "the transcript")
     stages = BundleStages.load(
         chosen_bundle(bundle), resolve_threads(threads), trust=trust, low_memory=low_memory
     )

@@ -28,15 +28,15 @@ def text_to_speak(text: str | None, file: Path | None) -> str:
         )
         raise UsageError(fact, "give TEXT, or --text-file FILE, or - to read stdin")
     if text == "-" or file == Path("-"):
-        return _checked(_decoded(_read(sys.stdin.buffer, "stdin"), "stdin"), "stdin")
+        return check_characters(_decoded(_read(sys.stdin.buffer, "stdin"), "stdin"), "stdin")
     if file is None:
-        return _checked(text or "", "the text")
+        return check_characters(text or "", "the text")
     try:
         with file.open("rb") as stream:
             content = _read(stream, str(file))
     except OSError as error:
         raise TextError(f"{file} can't be read ({error.strerror})", "check the name") from error
-    return _checked(_decoded(content, str(file)), str(file))
+    return check_characters(_decoded(content, str(file)), str(file))
 
 
 def _read(stream: BinaryIO, source: str) -> bytes:
@@ -58,7 +58,8 @@ def _decoded(content: bytes, source: str) -> str:
         ) from error
 
 
-def _checked(text: str, source: str) -> str:
+def check_characters(text: str, source: str) -> str:
+    """`text`, if it holds only what text can hold. Raises: TextError beginning with `source`."""
     if found := _CONTROL.search(text):
         raise TextError(
             f"{source} holds the control character U+{ord(found[0]):04X} at position"

@@ -120,7 +120,13 @@ class LMUtterance:
         binding.bind_cpu_input("last_position", np.array([total - 1], np.int32))
         binding.bind_cpu_input("total_length", np.array([total], np.int32))
         binding.bind_output("logits")
-        self._session.run_with_iobinding(binding)
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+            raise SynthesisError(
+                f"the speech LM fails at {total} positions ({str(error).splitlines()[0][:300]})",
+                "give shorter texts; if that doesn't help, export the checkpoint again",
+            ) from error
         self._length = total
         logits: Floats = binding.get_outputs()[-1].numpy()
         return logits

@@ -62,6 +62,9 @@ class Voice(Protocol):
         ...
 
 
+LONGEST_SYSTEM_PROMPT = 1000  # characters, each at most four ids of the speech LM's positions
+
+
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """All that stands before the target; the same for every piece of a text."""
@@ -104,6 +107,12 @@ def build_prompt(
         _refuse_mark(text, end_of_prompt)
     if chosen == "instruct":
         system = _instruction(instruct or "", system_prefix, end_of_prompt)
+    if len(system) > LONGEST_SYSTEM_PROMPT:
+        raise TextError(
+            f"the instruction before the text has {len(system)} characters; "
+            f"{LONGEST_SYSTEM_PROMPT} are possible",
+            "say in a sentence or two how to speak",
+        )
     clones = chosen == "zero-shot"
     prompt = Prompt(
         mode=chosen,
