@@ -17,7 +17,7 @@ TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there bef
 
 VOCODER_SHARDS = 24  # 10.9 h
 FLOW_SHARDS = 25  # 11.4 h
-PAIR_SHARDS = 50  # about 45 h
+PAIR_SHARDS = 40  # 36 h
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +226,8 @@ def train_speech_lm(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
     heldout = Pairs.of_corpus(TokenCorpus(folder, tokens, "heldout"))
-    pairs = Pairs.load(arguments.state / "pairs", max_shards=PAIR_SHARDS)
+    pairs = Pairs.of_corpus(TokenCorpus(folder, tokens, "train", max_shards=FLOW_SHARDS))
+    pairs += Pairs.load(arguments.state / "pairs", max_shards=PAIR_SHARDS)
     text_folder = arguments.state / "text"
     if not text_folder.exists():
         write_tokenizer(text_folder, learn_merges(pairs.texts))
