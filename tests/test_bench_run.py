@@ -16,6 +16,7 @@ from cosyvoice_cpu.evaluation.bench import METRICS, run_bench
 from cosyvoice_cpu.evaluation.ceilings import Ceilings
 from cosyvoice_cpu.evaluation.engines import EngineSpec, bundle_specs
 from cosyvoice_cpu.evaluation.materials import Materials
+from cosyvoice_cpu.evaluation.open_sessions import ladder_figures
 from cosyvoice_cpu.evaluation.profile import profile_bundle
 from cosyvoice_cpu.evaluation.tune import tune_threads
 from cosyvoice_cpu.evaluation.workload import Workload
@@ -142,6 +143,13 @@ def test_the_profile_command_prints_shares_and_one_json_object(tiny_bundle):
     assert "all kernels" in table.stdout
     content = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
     assert len(content["stages"]) == 7
+
+
+def test_memory_and_loading_of_open_sizes_are_told(tiny_bundle):
+    figures = ladder_figures(tiny_bundle, 1, 2)
+    assert figures["step_s"] > 0
+    assert figures["loading_cpu_s"] >= 0
+    assert {"anonymous_mb", "file_mb"} < figures.keys()
 
 
 def test_idle_sessions_of_all_stages_use_no_processor_time(tiny_bundle):

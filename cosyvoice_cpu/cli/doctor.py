@@ -50,7 +50,7 @@ def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
     )
     typer.echo(
         f"Fun-CosyVoice3-0.5B, {workload.seconds:g} s of speech after a clip of "
-        f"{workload.prompt_seconds:g} s, predicted within some 30 %:"
+        f"{workload.prompt_seconds:g} s, predicted roughly:"
     )
     for prediction in predictions:
         typer.echo(

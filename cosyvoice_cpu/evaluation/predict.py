@@ -1,9 +1,9 @@
 """Real-time factor and memory of a recipe on this machine, before anything is downloaded.
 
 A stage's time is its work (`work`) at the machine's measured ceilings (`ceilings`), divided by the
-share of the ceiling that the engine reaches there. The shares below were fitted to `bench` on two
-cores of an AMD EPYC (Zen 4) with ONNX Runtime 1.32, full size, 10 s of audio after a prompt of 5 s
-(`docs/performance.md`); other processors move them, so a prediction is a guide, good to some 30 %.
+share of the ceiling that the engine reaches there. The shares come from two cores of an AMD EPYC
+(Zen 4) with ONNX Runtime 1.32 at full size, 10 s of audio after a prompt of 5 s; `docs/
+performance.md` says which run gave which. Other processors move them: a prediction is a guide.
 """
 
 from __future__ import annotations
@@ -29,19 +29,22 @@ class RecipeCosts:
     name: str
     lm_bits: float  # per weight, scales included
     flow_bits: float
-    prefill: float  # of the FP32 ceiling
+    prefill: float  # of the FP32 ceiling; 8-bit kernels exceed it
     decode: float  # of the read rate
     flow_linear: float  # of the ceiling of the flow's precision
     flow_other: float  # attention and convolutions, of the FP32 ceiling
     vocoder: float  # of the FP32 ceiling
-    resident_mb: float  # beside the weights: the program, the KV cache, activations
-    lm_copies: float  # of the LM's weights in memory: repacked ones stand beside the file's
 
 
 RECIPES = (
-    RecipeCosts("float32", 32, 32, 0.85, 0.80, 0.85, 0.80, 0.70, 460, 1.0),
-    RecipeCosts("int8", 8.25, 8, 0.85, 0.80, 0.75, 0.80, 0.70, 460, 2.0),
+    RecipeCosts("float32", 32, 32, 0.85, 0.80, 0.85, 0.80, 0.70),
+    RecipeCosts("int8", 8.25, 8, 1.30, 0.80, 0.70, 0.80, 0.70),
 )
+
+# Resident beside the weights of LM and flow: the program, the vocoder's weights, the KV cache; and
+# activations, whose arena the flow's longest graph fills.
+_PROGRAM_MB = 220.0
+_ACTIVATIONS_MB_PER_FRAME = 0.29
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,14 @@ def predict(
         speech_lm,
         flow,
         vocoder,
-        _resident_mb(recipe, config),
+        _resident_mb(recipe, config, workload.frames),
     )
 
 
-def _resident_mb(recipe: RecipeCosts, config: CheckpointConfig) -> float:
-    """Every weight of LM, flow and vocoder once, the LM's copies, and what else is resident."""
-    lm = speech_lm_weights(config.speech_lm) * recipe.lm_bits / 8 * recipe.lm_copies
-    estimator = config.flow.estimator
-    # An operation per row is half a weight; a step of one frame has two rows.
-    step = flow_step_work(estimator, 1)
-    flow = step.linear / 4 * recipe.flow_bits / 8 + step.convolution / 4 * 4
-    return (lm + flow) / 1e6 + recipe.resident_mb
+def _resident_mb(recipe: RecipeCosts, config: CheckpointConfig, frames: int) -> float:
+    """Every weight of LM and flow once, mapped or repacked, and what else is resident."""
+    lm = speech_lm_weights(config.speech_lm) * recipe.lm_bits / 8
+    # A multiply-add per weight and row, and a step of one frame has two rows: 4 operations.
+    step = flow_step_work(config.flow.estimator, 1)
+    flow = step.linear / 4 * recipe.flow_bits / 8 + step.convolution / 4 * 4  # the latter float32
+    return (lm + flow) / 1e6 + _PROGRAM_MB + _ACTIVATIONS_MB_PER_FRAME * frames
