@@ -74,6 +74,16 @@ def test_float16_storage_halves_the_weights_and_stays_close(tmp_path: Path) -> N
     assert 0 < parities["velocity_full"] < 1e-2
 
 
+def test_dynamic_shapes_take_lengths_beyond_max_seconds(tmp_path: Path) -> None:
+    export_checkpoint(
+        CHECKPOINT, tmp_path / "bundle", shapes="dynamic", max_seconds=2, front_end=False
+    )
+    stages = load_bundle(tmp_path / "bundle")
+    tokens = ids("flow_token") * 6
+    mel = stages.tokens_to_mel(tokens, **FLOW_PROMPT)
+    assert relative_error(mel, reference().tokens_to_mel(tokens, **FLOW_PROMPT)) < 1e-3
+
+
 def test_each_weight_is_on_disk_once(tmp_path: Path) -> None:
     """Graphs of all sizes hold no weights of their own: they point into one safetensors file."""
     export(tmp_path / "bundle")

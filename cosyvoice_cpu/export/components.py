@@ -34,6 +34,7 @@ from cosyvoice_cpu.networks.speech_lm import SpeechLM
 from cosyvoice_cpu.networks.vocoder import Vocoder
 from cosyvoice_cpu.runtime.flow import HALF_STORAGE, graph_file
 from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, ladder_sizes
+from cosyvoice_cpu.synthesis.noise import FLOW_NOISE_FRAMES
 from cosyvoice_cpu.synthesis.solver import solver_times
 
 WEIGHTS = "weights.safetensors"
@@ -60,6 +61,10 @@ class ExportSettings:
     def sizes(self, first: int) -> list[int | None]:
         """The ladder from `first` frames, or the one dynamic size."""
         return [*ladder_sizes(self.max_frames, first)] if self.static else [None]
+
+    def positions(self, sizes: list[int | None]) -> int:
+        """Rows of the rotary table: the top of the ladder, or as many as there is noise for."""
+        return sizes[-1] or FLOW_NOISE_FRAMES
 
     def shapes(self, sizes: list[int | None]) -> Shapes:
         """The manifest's entry for a ladder."""
@@ -114,7 +119,7 @@ def write_flow(
     sizes = settings.sizes(2 * GRID_FRAMES)
     stored = write_weights(
         writer.path_for("flow_estimator", WEIGHTS),
-        flow_estimator_weights(network, times, settings.max_frames + GRID_FRAMES),
+        flow_estimator_weights(network, times, settings.positions(sizes)),
         half=settings.half,
     )
     progress("flow_estimator", 0.2)
