@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.bundle.safetensors_header import read_header
 from cosyvoice_cpu.errors import BundleError
 from cosyvoice_cpu.export.weights import SAFETENSORS_DTYPES, Weight
 
@@ -22,11 +22,8 @@ def read_weights(path: Path) -> dict[str, Weight]:
     Raises: BundleError if the file is not one.
     """
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        return {name: _weight(path, 8 + length, entry) for name, entry in header.items()}
+        header, start = read_header(path)
+        return {name: _weight(path, start, entry) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{path} is no usable weight file ({error})", "export the checkpoint again"

@@ -6,7 +6,6 @@ thirty: mapped, only these pages are ever read.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.bundle.safetensors_header import read_header
 from cosyvoice_cpu.errors import BundleError
 
 Floats = NDArray[np.float32]
 
 _DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
 _SCALE = ".scale"  # suffix of an int8 table's scales: one float32 per row
-_MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
 
 
 class EmbeddingTable:
@@ -33,16 +32,12 @@ class EmbeddingTable:
         Raises: BundleError if it is not there or not such a matrix.
         """
         try:
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                if length > _MAX_HEADER_BYTES:
-                    raise ValueError("its header is too long")
-                header = json.loads(file.read(length))
-            self._rows = _mapped(path, 8 + length, header, name)
+            header, start = read_header(path)
+            self._rows = _mapped(path, start, header, name)
             rows, width = self._rows.shape
             self._scale: NDArray[Any] | None = None
             if self._rows.dtype == np.int8:
-                self._scale = _mapped(path, 8 + length, header, name + _SCALE)
+                self._scale = _mapped(path, start, header, name + _SCALE)
                 if self._scale.shape != (rows,) or self._scale.dtype != np.float32:
                     raise ValueError(f"the scales of {name} do not fit its shape")
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
