@@ -155,3 +155,8 @@ def test_durations_that_do_not_add_up_are_refused():
     wrong = dataclasses.replace(part, audio=part.audio[:-600])
     with pytest.raises(ValueError, match="do not add up"):
         joined("Three.", [wrong], voiced_above=40.0)
+
+
+def test_digits_that_a_recogniser_writes_are_compared_as_words():
+    assert words_of("The 79 hearings.") == ["the", "seventy", "nine", "hearings"]
+    assert words_of("1,250 cakes") == ["one", "thousand", "two", "hundred", "fifty", "cakes"]

@@ -18,17 +18,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.demo.training.sentences import LARGEST_NUMBER, number_words
 from cosyvoice_cpu.demo.training.sizes import HOP, MEL_BINS, SAMPLE_RATE
 from cosyvoice_cpu.frontend import resample
 from cosyvoice_cpu.frontend.mel import slaney_filters
 
 _WINDOW = 1920
+_NUMBER = re.compile(r"\d[\d,]*")
 _NOT_LETTERS = re.compile(r"[^a-z' ]")
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words without punctuation; hyphens part words."""
-    return _NOT_LETTERS.sub(" ", text.lower().replace("-", " ")).split()
+    """Lower-case words without punctuation; hyphens part words, digits become words."""
+    spoken = _NUMBER.sub(_number_in_words, text.lower())
+    return _NOT_LETTERS.sub(" ", spoken.replace("-", " ")).split()
+
+
+def _number_in_words(found: re.Match[str]) -> str:
+    number = int(found[0].replace(",", ""))
+    return f" {number_words(number)} " if number < LARGEST_NUMBER else found[0]
 
 
 def word_errors(spoken: Sequence[str], heard: Sequence[str]) -> int:

@@ -60,6 +60,9 @@ class Vocabulary:
     rare: tuple[str, ...]  # of any kind
 
 
+LARGEST_NUMBER = 1_000_000  # the first that `number_words` does not know
+
+
 def number_words(n: int) -> str:
     """`n` in English words, 0 <= n < 1,000,000: 342 is "three hundred forty two"."""
     if n < 20:
