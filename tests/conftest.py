@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,16 @@ def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     yield
     del os.environ["COSYVOICE_CPU_CACHE"]
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Ctrl-C reaches the tests' processes also where the runner was started with it ignored.
+
+    A shell does that to what it starts in the background, and children inherit it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
