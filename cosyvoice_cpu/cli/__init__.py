@@ -29,6 +29,7 @@ from cosyvoice_cpu.cli.failures import (
     FAILED,
     INTERRUPTED,
     FailureLines,
+    give_up_full_stdout,
     of_system,
     report,
     report_interrupt,
@@ -112,6 +113,7 @@ def main() -> None:
         sys.exit(INTERRUPTED)
     except OSError as error:  # `--help` on a full disk, say: printed before there is a command
         report(of_system(error))
+        give_up_full_stdout()
         sys.exit(FAILED)
 
 

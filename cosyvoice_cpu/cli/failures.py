@@ -52,6 +52,7 @@ class FailureLines(TyperGroup):
         except OSError as error:
             _show_traceback(ctx)
             report(of_system(error))
+            give_up_full_stdout()
             raise typer.Exit(FAILED) from error
         except Exception as error:
             if type(error).__module__.startswith(("typer.", "click.")):
@@ -103,6 +104,14 @@ def one_line(text: str) -> str:
 def _show_traceback(ctx: Any) -> None:
     if ctx.params.get("debug"):
         traceback.print_exc()
+
+
+def give_up_full_stdout() -> None:
+    """Drop what a full stdout still holds: the interpreter would try it again, and fail."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        _close_stdout()
 
 
 def _close_stdout() -> None:

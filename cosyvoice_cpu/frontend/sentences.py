@@ -38,7 +38,7 @@ def split_sentences(text: str, count_tokens: CountTokens, *, longest: int = LONG
     pieces are the text but for white space: blanks between pieces go, runs of blanks shrink, and a
     line break within a piece becomes a blank, or nothing between two Han characters. A text of
     white space has no piece. A piece without a letter or digit is left only if nothing is there
-    that it could join. Marks such as `<|en|>` and `[breath]` stay whole.
+    that it could join. Marks such as `<|en|>` and `[breath]` stay whole, addresses where they fit.
     Source: CosyVoice cosyvoice/utils/frontend_utils.py, `split_paragraph`, for the gathering rule.
     """
     limits = _Limits.of(longest)
@@ -92,14 +92,14 @@ def _fit(sentence: str, count_tokens: CountTokens, limits: _Limits) -> Iterator[
             yield _Atom(window, units, scripts.has_speech(window))
             return
         if unbroken is None:
-            unbroken = _Spans.of(sentence)
+            unbroken = _Spans.of(sentence, scripts.UNBROKEN)
         ideal = max(1, min(len(window) * limits.target // max(units, 1), len(window) * 7 // 8))
         if len(sentence) - position < 2 * ideal:
             ideal = max(1, (len(sentence) - position) // 2)  # two even parts, no short rest
-        cut = _best_cut(sentence, position, ideal, unbroken)
-        while (part_units := units_of(sentence[position:cut])) > limits.sentence and ideal > 1:
-            ideal = max(1, min(ideal, cut - position) // 2)
-            cut = _best_cut(sentence, position, ideal, unbroken)
+        cut, part_units = _fitting_cut(sentence, position, ideal, unbroken, units_of, limits)
+        if part_units > limits.longest:  # an address longer than a piece
+            marks = _Spans.of(sentence, scripts.MARK)
+            cut, part_units = _fitting_cut(sentence, position, ideal, marks, units_of, limits)
         part = sentence[position:cut]
         yield _Atom(part, part_units, scripts.has_speech(part))
         position = cut
@@ -107,20 +107,36 @@ def _fit(sentence: str, count_tokens: CountTokens, limits: _Limits) -> Iterator[
 
 @dataclass(frozen=True)
 class _Spans:
-    """Stretches of a sentence that are not cut: marks always, addresses where there is a choice."""
+    """Stretches of a sentence that are not cut."""
 
     starts: list[int]
     ends: list[int]
 
     @classmethod
-    def of(cls, sentence: str) -> _Spans:
-        found = list(scripts.UNBROKEN.finditer(sentence))
+    def of(cls, sentence: str, pattern: re.Pattern[str]) -> _Spans:
+        found = list(pattern.finditer(sentence))
         return cls([m.start() for m in found], [m.end() for m in found])
 
     def hold(self, index: int) -> bool:
         """True if a cut before `index` would fall inside a stretch."""
         span = bisect_left(self.starts, index) - 1
         return span >= 0 and index < self.ends[span]
+
+
+def _fitting_cut(
+    sentence: str,
+    start: int,
+    ideal: int,
+    kept: _Spans,
+    units_of: CountTokens,
+    limits: _Limits,
+) -> tuple[int, int]:
+    """A place behind `start` and the units up to it: within the limits unless `kept` forbids."""
+    cut = _best_cut(sentence, start, ideal, kept)
+    while (units := units_of(sentence[start:cut])) > limits.sentence and ideal > 1:
+        ideal = max(1, min(ideal, cut - start) // 2)
+        cut = _best_cut(sentence, start, ideal, kept)
+    return cut, units
 
 
 def _best_cut(sentence: str, start: int, ideal: int, unbroken: _Spans) -> int:
