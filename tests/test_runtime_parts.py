@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, ladder_sizes, size_for
+from cosyvoice_cpu.runtime.sessions import SessionLadder
 from cosyvoice_cpu.runtime.tables import EmbeddingTable
 from cosyvoice_cpu.runtime.threads import THREADS_VARIABLE, default_threads, resolve_threads
 
@@ -40,6 +41,32 @@ def test_padding_beyond_ten_seconds_stays_under_a_tenth(frames: int) -> None:
     size = size_for(frames, ladder_sizes(3000))
     assert size is not None
     assert size <= frames * 1.1 + 1
+
+
+def test_a_ladder_opens_a_size_once_and_keeps_the_last_three() -> None:
+    opened: list[int | None] = []
+    ladder = SessionLadder(lambda variant, size: opened.append(size) or object())
+    sizes = [100, 150, 100, 200, 100, 250, 100, 150]
+    for size in sizes:
+        ladder.get("mask", size)
+    assert opened == [100, 150, 200, 250, 150]
+
+
+def test_a_ladder_whose_sizes_each_hold_the_weights_keeps_one_size() -> None:
+    open_now: set[int] = set()
+
+    class Session:
+        def __init__(self, size: int) -> None:
+            self.size = size
+            open_now.add(size)
+
+        def __del__(self) -> None:
+            open_now.discard(self.size)
+
+    ladder = SessionLadder(lambda variant, size: Session(size or 0), private_weights=True)
+    for size in (100, 150, 100):
+        assert ladder.get("mask", size).size == size
+        assert open_now == {size}
 
 
 def test_an_explicit_number_of_threads_wins_over_the_variable(

@@ -12,7 +12,7 @@ from cosyvoice_cpu.bundle.manifest import Component
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.runtime.ladder import size_for
-from cosyvoice_cpu.runtime.sessions import SessionLadder, open_session
+from cosyvoice_cpu.runtime.sessions import SessionLadder, holds_integers, open_session
 from cosyvoice_cpu.synthesis.solver import solver_times
 
 Floats = NDArray[np.float32]
@@ -67,21 +67,25 @@ class FlowEncoderEngine:
 class FlowEstimatorEngine:
     """Velocity at one of the solver's steps, padded to the ladder."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Raises: BundleError if the component is missing; graphs open when first needed."""
+    def __init__(self, bundle: Bundle, threads: int, *, low_memory: bool = False) -> None:
+        """Graphs open when first needed; `low_memory` leaves integer weights in the mapped file.
+
+        Raises: BundleError if the component is missing.
+        """
         self._component: Component = bundle.component("flow_estimator")
         self._times = solver_times(bundle.manifest.synthesis.solver_steps)
         self._sizes = self._component.shapes.sizes
+        prepack = holds_integers(self._component) and not low_memory
 
         def open_size(variant: str, size: int | None) -> Any:
             return open_session(
                 bundle.file("flow_estimator", graph_file(variant, size)),
                 threads,
-                prepack=False,
+                prepack=prepack,
                 fold=self._component.precision != HALF_STORAGE,
             )
 
-        self._ladder = SessionLadder(open_size)
+        self._ladder = SessionLadder(open_size, private_weights=prepack)
 
     @property
     def max_frames(self) -> int | None:

@@ -1,11 +1,14 @@
 """ONNX Runtime sessions as this project uses them.
 
-Weights stay where they are: without prepacking ONNX Runtime reads them from the mapped file, so
-all sizes of a ladder, all sessions and all processes share one copy, and a session opens in
-milliseconds. `COSYVOICE_CPU_PREPACK=1` asks for private, repacked copies instead (`docs/
-performance.md` has the figures of both). Activations come from one arena that all sessions of the
-process share: stages and sizes take turns, so its size is that of the largest, not of their sum
-(three flow and two vocoder sizes open at full size: 200 MB instead of 531 MB).
+Float weights stay where they are: without prepacking ONNX Runtime reads them from the mapped file,
+so all sizes of a ladder, all sessions and all processes share one copy, and a session opens in
+milliseconds. Integer weights are a quarter of the size and gain more from the kernel's own layout,
+so they are repacked, and their ladder keeps one size open. `COSYVOICE_CPU_PREPACK=1` repacks
+everything (`docs/performance.md` has the figures of both).
+
+Activations come from one arena that all sessions of the process share: stages and sizes take turns,
+so its size is that of the largest, not of their sum (three flow and two vocoder sizes open at full
+size: 200 MB instead of 531 MB).
 """
 
 from __future__ import annotations
@@ -20,10 +23,12 @@ from typing import Any
 
 import onnxruntime as ort
 
+from cosyvoice_cpu.bundle.manifest import Component
 from cosyvoice_cpu.errors import BundleError
 
 PREPACK_VARIABLE = "COSYVOICE_CPU_PREPACK"
 _OPEN_SIZES = 3  # graphs of one ladder kept open: the size of the last requests and its neighbours
+_INTEGER_PRECISIONS = ("int8", "int4")
 _ERROR_LEVEL = 3  # ONNX Runtime's severity; its warnings are about things that users can't change
 
 
@@ -51,6 +56,11 @@ def recorded_sessions(folder: Path) -> Iterator[list[tuple[Path, Any]]]:
         yield _recording.sessions
     finally:
         _recording = None
+
+
+def holds_integers(component: Component) -> bool:
+    """Whether the component's products run in integer kernels, which want their own layout."""
+    return component.precision.startswith(_INTEGER_PRECISIONS)
 
 
 def open_session(path: Path, threads: int, *, prepack: bool, fold: bool = True) -> Any:
@@ -108,16 +118,20 @@ def _share_arena() -> bool:
 class SessionLadder:
     """The graphs of a ladder, opened when first needed; the last few sizes stay open."""
 
-    def __init__(self, open_size: Callable[[str, int | None], Any]) -> None:
+    def __init__(
+        self, open_size: Callable[[str, int | None], Any], *, private_weights: bool = False
+    ) -> None:
+        """With `private_weights` each size costs the weights again, so only one stays open."""
         self._open_size = open_size
+        self._most = 1 if private_weights else _OPEN_SIZES
         self._sessions: OrderedDict[tuple[str, int | None], Any] = OrderedDict()
 
     def get(self, variant: str, size: int | None) -> Any:
         """The session of `variant` for `size` (None: the graph for any length)."""
         key = (variant, size)
         if key not in self._sessions:
+            while len(self._sessions) >= self._most:
+                self._sessions.popitem(last=False)
             self._sessions[key] = self._open_size(variant, size)
         self._sessions.move_to_end(key)
-        while len(self._sessions) > _OPEN_SIZES:
-            self._sessions.popitem(last=False)
         return self._sessions[key]

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.bundle.manifest import SpeechIds
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.errors import SynthesisError, TextError
-from cosyvoice_cpu.runtime.sessions import open_session
+from cosyvoice_cpu.runtime.sessions import holds_integers, open_session
 from cosyvoice_cpu.runtime.tables import EmbeddingTable
 
 Floats = NDArray[np.float32]
 
 _FIRST_CAPACITY = 512  # positions; a sentence of 10 s with its prompt
-_PREPACKED = ("int8", "int4")  # precisions whose kernels need their own weight layout
 
 
 class SpeechLMEngine:
@@ -31,7 +30,7 @@ class SpeechLMEngine:
         self._session = open_session(
             bundle.file("speech_lm", "speech_lm.onnx"),
             threads,
-            prepack=component.precision.startswith(_PREPACKED),
+            prepack=holds_integers(component),
         )
         self._ids: SpeechIds = bundle.manifest.synthesis.special_ids
         self._text = EmbeddingTable(weights, "text_embedding")

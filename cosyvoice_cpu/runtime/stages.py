@@ -108,7 +108,7 @@ class BundleStages:
 
     @cached_property
     def _flow_estimator(self) -> FlowEstimatorEngine:
-        return FlowEstimatorEngine(self.bundle, self.threads)
+        return FlowEstimatorEngine(self.bundle, self.threads, low_memory=self.low_memory)
 
     @cached_property
     def _vocoder(self) -> VocoderEngine:
