@@ -69,7 +69,7 @@ def test_wrong_usage_ends_with_2(tmp_path: Path) -> None:
     assert outcome.code == 2
     assert outcome.stderr == lines(
         "there is no recipe 'int3'",
-        "choose auto, dynamic-int8, int8, weight-only-int8 or a file that ends in .toml",
+        "choose auto, dynamic-int8, int4-lm, int8, weight-only-int8 or a file that ends in .toml",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.quantization.kernels import Form
 from cosyvoice_cpu.quantization.recipe import DEFAULT, load_recipe, parse_recipe, recipe_names
 
 RECIPE = """
@@ -20,7 +21,7 @@ logits_sqnr_db = 25.0
 
 
 def test_the_packages_recipes_are_there_under_their_names() -> None:
-    assert recipe_names() == ["dynamic-int8", "int8", "weight-only-int8"]
+    assert recipe_names() == ["dynamic-int8", "int4-lm", "int8", "weight-only-int8"]
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
@@ -38,9 +39,15 @@ def test_the_default_recipe_takes_the_fast_kernel_for_each_component() -> None:
 
 def test_layers_that_are_kept_are_not_selected() -> None:
     part = load_recipe("int8").components["flow_estimator"]
-    assert part.selects("blocks.3.expand")
-    assert not part.selects("input")
-    assert not part.selects("final")
+    assert part.form_of("blocks.3.expand") == Form("dynamic-int8")
+    assert part.form_of("input") is None
+    assert part.form_of("final") is None
+
+
+def test_layers_may_have_a_form_of_their_own() -> None:
+    part = load_recipe("int4-lm").components["speech_lm"]
+    assert part.form_of("layers.3.down") == Form("weight-only-int4", 32)
+    assert part.form_of("head") == Form("weight-only-int8", 128)
 
 
 def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
@@ -96,7 +103,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="there is no recipe 'int4'") as caught:
         load_recipe("int4")
     assert caught.value.hint == (
-        "choose auto, dynamic-int8, int8, weight-only-int8 or a file that ends in .toml"
+        "choose auto, dynamic-int8, int4-lm, int8, weight-only-int8 or a file that ends in .toml"
     )
 
 

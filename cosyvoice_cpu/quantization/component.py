@@ -10,7 +10,7 @@ from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.export.weights import Weight, write_weights
-from cosyvoice_cpu.quantization.kernels import KERNELS, pack_table
+from cosyvoice_cpu.quantization.kernels import KERNELS, Form, pack_table
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe
 from cosyvoice_cpu.quantization.rewrite import WEIGHT, layers_of, rewrite_graph
 from cosyvoice_cpu.quantization.stored import read_weights
@@ -25,7 +25,7 @@ class ComponentPlan:
 
     name: ComponentName
     recipe: ComponentRecipe
-    layers: dict[str, tuple[int, ...]]  # quantized: name to shape [K, N]
+    layers: dict[str, Form]  # those that are quantized, and how
     kept: list[str]  # layers that stay float32
     graphs: list[str]  # file names
     floats: dict[str, Weight]  # all weights as they are
@@ -34,8 +34,8 @@ class ComponentPlan:
 
     @property
     def precision(self) -> str:
-        """As the manifest will call it."""
-        return KERNELS[self.recipe.kernel].precision
+        """As the manifest will call it, such as "int4-weights+int8-weights" for a mixture."""
+        return "+".join(sorted({KERNELS[form.kernel].precision for form in self.layers.values()}))
 
     @property
     def bytes_after(self) -> int:
@@ -59,9 +59,10 @@ def plan_component(bundle: Bundle, name: ComponentName, recipe: ComponentRecipe)
     graphs = [file for file in files if file.endswith(".onnx")]
     # The graphs of a component differ in sizes and masks, not in their layers.
     found = layers_of(bundle.file(name, graphs[0]))
-    layers = {layer: shape for layer, shape in found.items() if recipe.selects(layer)}
+    forms = {layer: recipe.form_of(layer) for layer in found}
+    layers = {layer: form for layer, form in forms.items() if form}
     floats = read_weights(bundle.file(name, WEIGHTS))
-    _require_use(name, recipe, found, floats)
+    _require_use(name, recipe, forms, floats)
     return ComponentPlan(
         name=name,
         recipe=recipe,
@@ -78,15 +79,13 @@ def write_component(
     plan: ComponentPlan, bundle: Bundle, writer: BundleWriter, recipe_name: str
 ) -> ComponentDraft:
     """Write the component's weights, one tensor at a time, and its graphs; the manifest's entry."""
-    name, recipe = plan.name, plan.recipe
+    name = plan.name
     stored = write_weights(writer.path_for(name, WEIGHTS), plan.weights)
     for file in plan.graphs:
         rewrite_graph(
             bundle.file(name, file),
             writer.path_for(name, file),
             plan.layers,
-            KERNELS[recipe.kernel],
-            recipe.block_size,
             plan.floats,
             stored,
         )
@@ -104,13 +103,13 @@ def component_folder(writer: BundleWriter, name: ComponentName) -> Path:
 
 
 def _packed(
-    recipe: ComponentRecipe, layers: dict[str, tuple[int, ...]], floats: dict[str, Weight]
+    recipe: ComponentRecipe, layers: dict[str, Form], floats: dict[str, Weight]
 ) -> dict[str, Weight]:
-    kernel = KERNELS[recipe.kernel]
     weights: dict[str, Weight] = {}
     for name, weight in floats.items():
         if name.endswith(WEIGHT) and name.removesuffix(WEIGHT) in layers:
-            weights |= kernel.pack(name, weight, recipe.block_size)
+            form = layers[name.removesuffix(WEIGHT)]
+            weights |= KERNELS[form.kernel].pack(name, weight, form)
         elif name in recipe.tables:
             weights |= pack_table(name, weight, recipe.tables[name])
         else:
@@ -121,13 +120,13 @@ def _packed(
 def _require_use(
     name: ComponentName,
     recipe: ComponentRecipe,
-    found: dict[str, tuple[int, ...]],
+    forms: dict[str, Form | None],
     floats: dict[str, Weight],
 ) -> None:
     """Raises: UsageError if the recipe selects nothing or names a table that is not there."""
-    if not any(recipe.selects(layer) for layer in found):
+    if not any(forms.values()):
         raise UsageError(
-            f"the recipe selects no layer of {name}", f"its layers are {', '.join(found)}"
+            f"the recipe selects no layer of {name}", f"its layers are {', '.join(forms)}"
         )
     if missing := [table for table in recipe.tables if table not in floats]:
         raise UsageError(f"{name} has no table {missing[0]}", "remove it from the recipe's tables")

@@ -6,18 +6,19 @@ explains each field.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.parity import GATE_MEASURES
-from cosyvoice_cpu.quantization.kernels import KernelName, TableFormat
+from cosyvoice_cpu.quantization.kernels import Form, TableFormat
 
 AUTO = "auto"
 DEFAULT = "int8"  # what auto starts from
@@ -31,20 +32,30 @@ class Keep(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     why: str
 
 
-class ComponentRecipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one component is quantized."""
+class Other(Form, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Layers that are quantized in a form of their own."""
 
-    kernel: KernelName
+    layers: list[str]  # globs
+    why: str
+
+
+class ComponentRecipe(Form, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How one component is quantized: the form of its layers, and what differs from it."""
+
     limits: dict[str, float]  # measure of the gate to its limit
     layers: tuple[str, ...] = ("*",)  # globs of the layers that are quantized
     keep: tuple[Keep, ...] = ()  # exceptions
-    block_size: Literal[16, 32, 64, 128, 256] = 128  # weight-only-int8: values per scale
-    tables: dict[str, TableFormat] = {}  # embedding tables of the weight file
+    other: tuple[Other, ...] = ()  # layers in another form; the first that fits counts
+    tables: dict[str, TableFormat] = field(
+        default_factory=dict
+    )  # embedding tables of the weight file
 
-    def selects(self, layer: str) -> bool:
-        """Whether `layer` is quantized."""
-        kept = any(fnmatchcase(layer, glob) for keep in self.keep for glob in keep.layers)
-        return not kept and any(fnmatchcase(layer, glob) for glob in self.layers)
+    def form_of(self, layer: str) -> Form | None:
+        """How `layer` is quantized; None if it stays float32."""
+        if any(_fits(layer, keep.layers) for keep in self.keep) or not _fits(layer, self.layers):
+            return None
+        chosen = next((other for other in self.other if _fits(layer, other.layers)), self)
+        return Form(chosen.kernel, chosen.block_size, chosen.zero_points)
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,6 +123,10 @@ def _check_limits(where: str, component: ComponentName, part: ComponentRecipe) -
             f"recipe {where}: the limits of {component} are {', '.join(part.limits) or 'missing'}",
             f"give exactly {', '.join(known)} under [components.{component}.limits]",
         )
+
+
+def _fits(layer: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(layer, glob) for glob in globs)
 
 
 def _choice() -> str:

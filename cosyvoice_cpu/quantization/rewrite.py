@@ -6,14 +6,14 @@ A layer is a MatMul or Gemm whose second factor is a stored weight; its name is 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
 
 from cosyvoice_cpu.export.graph import external_tensor
 from cosyvoice_cpu.export.weights import StoredWeight, Weight
-from cosyvoice_cpu.quantization.kernels import Kernel
+from cosyvoice_cpu.quantization.kernels import KERNELS, Form
 
 WEIGHT = ".weight"
 _PRODUCTS = ("MatMul", "Gemm")
@@ -33,13 +33,11 @@ def layers_of(graph: Path) -> dict[str, tuple[int, ...]]:
 def rewrite_graph(
     source: Path,
     target: Path,
-    layers: Collection[str],
-    kernel: Kernel,
-    block: int,
+    layers: Mapping[str, Form],
     floats: Mapping[str, Weight],
     stored: Mapping[str, StoredWeight],
 ) -> None:
-    """Write the graph `source` to `target` with the products of `layers` computed by `kernel`.
+    """Write the graph `source` to `target` with the products of `layers` in their forms.
 
     `floats` are the weights that `source` reads, `stored` those that `target` shall read.
     """
@@ -50,7 +48,9 @@ def rewrite_graph(
         name = node.input[1] if len(node.input) > 1 else ""
         if _is_layer(node, outside) and name.removesuffix(WEIGHT) in layers:
             bias = node.input[2] if len(node.input) > 2 else None
-            graph.node[index].CopyFrom(kernel.node(node, name, floats[name].shape, bias, block))
+            form = layers[name.removesuffix(WEIGHT)]
+            integer = KERNELS[form.kernel].node(node, name, floats[name].shape, bias, form)
+            graph.node[index].CopyFrom(integer)
     used = {name for node in graph.node for name in node.input}
     inside = [tensor for tensor in graph.initializer if tensor.name not in outside]
     del graph.initializer[:]

@@ -19,15 +19,21 @@ from cosyvoice_cpu.errors import BundleError
 
 Floats = NDArray[np.float32]
 
-_DTYPES: dict[str, type[np.generic]] = {"F32": np.float32, "F16": np.float16, "I8": np.int8}
-_SCALE = ".scale"  # suffix of an int8 table's scales: one float32 per row
+_DTYPES: dict[str, type[np.generic]] = {
+    "F32": np.float32,
+    "F16": np.float16,
+    "I8": np.int8,
+    "U8": np.uint8,  # two 4-bit integers to a byte, the first in the lower half, 8 is zero
+}
+_SCALE = ".scale"  # suffix of the scales: float32 per row of int8, float16 per block of 4-bit
+_NIBBLE_ZERO = 8
 
 
 class EmbeddingTable:
     """A matrix of a safetensors file, [rows, width]; `table(ids)` reads float32 rows."""
 
     def __init__(self, path: Path, name: str) -> None:
-        """Map tensor `name`, and its scales if it is int8.
+        """Map tensor `name`, and its scales if it is int8 or 4-bit.
 
         Raises: BundleError if it is not there or not such a matrix.
         """
@@ -35,10 +41,11 @@ class EmbeddingTable:
             header, start = read_header(path)
             self._rows = _mapped(path, start, header, name)
             rows, width = self._rows.shape
-            self._scale: NDArray[Any] | None = None
-            if self._rows.dtype == np.int8:
-                self._scale = _mapped(path, start, header, name + _SCALE)
-                if self._scale.shape != (rows,) or self._scale.dtype != np.float32:
+            self._scale: NDArray[Any] | None = None  # [rows, scales of a row]
+            if self._rows.dtype in (np.int8, np.uint8):
+                width *= 2 if self._rows.dtype == np.uint8 else 1
+                self._scale = _mapped(path, start, header, name + _SCALE).reshape(rows, -1)
+                if width % self._scale.shape[1]:
                     raise ValueError(f"the scales of {name} do not fit its shape")
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise BundleError(
@@ -49,8 +56,15 @@ class EmbeddingTable:
     def __call__(self, ids: Sequence[int]) -> Floats:
         """Rows [len(ids), width]; the caller keeps ids within 0..rows - 1."""
         wanted = np.asarray(ids, np.int64)
-        picked = np.asarray(self._rows[wanted], np.float32)
-        return picked if self._scale is None else picked * self._scale[wanted, None]
+        picked = self._rows[wanted]
+        if picked.dtype == np.uint8:
+            halves = np.stack([picked & 15, picked >> 4], axis=-1).astype(np.float32)
+            picked = (halves - _NIBBLE_ZERO).reshape(len(wanted), self.shape[1])
+        values = np.asarray(picked, np.float32)
+        if self._scale is None:
+            return values
+        scale = np.asarray(self._scale[wanted], np.float32)
+        return values * scale.repeat(self.shape[1] // scale.shape[1], axis=1)
 
 
 def _mapped(path: Path, start: int, header: dict[str, Any], name: str) -> NDArray[Any]:
