@@ -24,14 +24,14 @@ from cosyvoice_cpu.networks.speech_lm import KVCache, SpeechLM
 from cosyvoice_cpu.networks.vocoder import Vocoder
 from cosyvoice_cpu.stages import FlowCondition
 from cosyvoice_cpu.synthesis import noise as fixed_noise
-from cosyvoice_cpu.synthesis.decoding import DecodingRules, SpeechLMSession, generate
+from cosyvoice_cpu.synthesis.composed import ComposedStages
+from cosyvoice_cpu.synthesis.decoding import DecodingRules, SpeechLMSession
 from cosyvoice_cpu.synthesis.sampling import SamplingSettings
-from cosyvoice_cpu.synthesis.solver import solve
 
 Floats = NDArray[np.float32]
 
 
-class ReferenceStages:
+class ReferenceStages(ComposedStages):
     """Implements `cosyvoice_cpu.stages.Stages`; the methods' shapes are stated there.
 
     Extends it by the networks as attributes, for export and training, and `speech_lm_session`.
@@ -54,11 +54,12 @@ class ReferenceStages:
         self.flow_estimator = flow_estimator
         self.vocoder = vocoder
         sampling = config.sampling
-        self._rules = DecodingRules.of(
+        rules = DecodingRules.of(
             generation,
             config.speech_lm.speech_token_size,
             SamplingSettings(sampling.top_p, sampling.top_k, sampling.win_size, sampling.tau_r),
         )
+        super().__init__(rules, config.flow.inference_cfg_rate)
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1, speech_lm: str = "base") -> ReferenceStages:
@@ -99,33 +100,6 @@ class ReferenceStages:
     def speech_lm_session(self) -> SpeechLMSession:
         """An empty KV cache, for a caller that decodes token by token."""
         return _Session(self)
-
-    def generate_speech_tokens(
-        self,
-        text_ids: Sequence[int],
-        *,
-        prompt_text_ids: Sequence[int] = (),
-        prompt_speech_ids: Sequence[int] = (),
-        sampler: str = "ras",
-        seed: int = 0,
-        min_tokens: int | None = None,
-        max_tokens: int | None = None,
-        original_stop_rule: bool = False,
-        embedding: Floats | None = None,
-    ) -> list[int]:
-        """The loop of `synthesis.decoding`; `embedding` is unused in this generation."""
-        return generate(
-            self.speech_lm_session(),
-            text_ids,
-            self._rules,
-            prompt_text_ids=prompt_text_ids,
-            prompt_speech_ids=prompt_speech_ids,
-            sampler=sampler,
-            seed=seed,
-            min_tokens=min_tokens,
-            max_tokens=max_tokens,
-            original_stop_rule=original_stop_rule,
-        )
 
     def embed_prompt(self, text_ids: Sequence[int], speech_ids: Sequence[int]) -> Tensor:
         """Prefill rows [1, L, H]. Raises: TextError or SynthesisError for ids out of range."""
@@ -186,42 +160,6 @@ class ReferenceStages:
         """The estimator once, at any t."""
         inputs = [_tensor(array) for array in (x, mask, mu, t, speaker, cond)]
         return _array(self.flow_estimator(*inputs, streaming=streaming))
-
-    def tokens_to_mel(
-        self,
-        tokens: Sequence[int],
-        *,
-        prompt_tokens: Sequence[int],
-        prompt_mel: Floats,
-        embedding: Floats,
-        finalize: bool = True,
-        streaming: bool = False,
-        steps: int = 10,
-        noise: Floats | None = None,
-    ) -> Floats:
-        """Condition, then `steps` guided Euler steps from the fixed noise or `noise` [80, T]."""
-        condition = self.flow_condition(
-            tokens,
-            prompt_tokens=prompt_tokens,
-            prompt_mel=prompt_mel,
-            embedding=embedding,
-            finalize=finalize,
-        )
-
-        def velocity(
-            x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
-        ) -> Floats:
-            return self.flow_velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
-
-        bins, frames = condition["mu"].shape
-        mel = solve(
-            velocity,
-            fixed_noise.flow_noise(frames, bins) if noise is None else noise,
-            **condition,
-            cfg_rate=self.config.flow.inference_cfg_rate,
-            steps=steps,
-        )
-        return mel[:, len(prompt_mel) :]
 
     # Vocoder
 

@@ -17,10 +17,8 @@ from cosyvoice_cpu.runtime.flow import FlowEncoderEngine, FlowEstimatorEngine
 from cosyvoice_cpu.runtime.speech_lm import LMUtterance, SpeechLMEngine
 from cosyvoice_cpu.runtime.vocoder import VocoderEngine
 from cosyvoice_cpu.stages import FlowCondition
-from cosyvoice_cpu.synthesis.decoding import generate
-from cosyvoice_cpu.synthesis.noise import flow_noise
+from cosyvoice_cpu.synthesis.composed import ComposedStages
 from cosyvoice_cpu.synthesis.rules import decoding_rules
-from cosyvoice_cpu.synthesis.solver import solve
 
 if TYPE_CHECKING:
     from cosyvoice_cpu.frontend.prepare import FrontEndModels
@@ -35,7 +33,7 @@ _ENGINES = {
 }
 
 
-class BundleStages:
+class BundleStages(ComposedStages):
     """Implements `cosyvoice_cpu.stages.Stages`; engines open when a stage is first used."""
 
     def __init__(self, bundle: Bundle, threads: int, *, low_memory: bool = False) -> None:
@@ -43,7 +41,7 @@ class BundleStages:
         self.bundle = bundle
         self.threads = threads
         self.low_memory = low_memory
-        self._rules = decoding_rules(bundle.manifest)
+        super().__init__(decoding_rules(bundle.manifest), bundle.manifest.synthesis.cfg_rate)
 
     @classmethod
     def load(
@@ -146,33 +144,6 @@ class BundleStages:
         rows = self._speech_lm.rows(text_ids, prompt_text_ids, [*prompt_speech_ids, *speech_ids])
         return session.append(rows, wanted=len(speech_ids) + 1)
 
-    def generate_speech_tokens(
-        self,
-        text_ids: Sequence[int],
-        *,
-        prompt_text_ids: Sequence[int] = (),
-        prompt_speech_ids: Sequence[int] = (),
-        sampler: str = "ras",
-        seed: int = 0,
-        min_tokens: int | None = None,
-        max_tokens: int | None = None,
-        original_stop_rule: bool = False,
-        embedding: Floats | None = None,
-    ) -> list[int]:
-        """The loop of `synthesis.decoding`; `embedding` is unused in generation 3."""
-        return generate(
-            self.speech_lm_session(),
-            text_ids,
-            self._rules,
-            prompt_text_ids=prompt_text_ids,
-            prompt_speech_ids=prompt_speech_ids,
-            sampler=sampler,
-            seed=seed,
-            min_tokens=min_tokens,
-            max_tokens=max_tokens,
-            original_stop_rule=original_stop_rule,
-        )
-
     def flow_condition(
         self,
         tokens: Sequence[int],
@@ -229,38 +200,23 @@ class BundleStages:
         steps: int = 10,
         noise: Floats | None = None,
     ) -> Floats:
-        """Condition, then guided Euler steps from the fixed noise or `noise` [80, T].
-
-        Raises: UsageError unless `steps` is what the graphs were made for.
-        """
-        synthesis = self.manifest.synthesis
-        if steps != synthesis.solver_steps:
+        """Raises: UsageError unless `steps` is what the graphs were made for."""
+        made_for = self.manifest.synthesis.solver_steps
+        if steps != made_for:
             raise UsageError(
-                f"this bundle's flow takes {synthesis.solver_steps} steps, not {steps}",
+                f"this bundle's flow takes {made_for} steps, not {steps}",
                 "leave the number of steps alone, or use the torch reference",
             )
-        condition = self.flow_condition(
+        return super().tokens_to_mel(
             tokens,
             prompt_tokens=prompt_tokens,
             prompt_mel=prompt_mel,
             embedding=embedding,
             finalize=finalize,
-        )
-
-        def velocity(
-            x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
-        ) -> Floats:
-            return self.flow_velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
-
-        bins, frames = condition["mu"].shape
-        mel = solve(
-            velocity,
-            flow_noise(frames, bins) if noise is None else noise,
-            **condition,
-            cfg_rate=synthesis.cfg_rate,
+            streaming=streaming,
             steps=steps,
+            noise=noise,
         )
-        return mel[:, len(prompt_mel) :]
 
     def mel_to_f0(self, mel: Floats, *, finalize: bool = True) -> Floats:
         """Raises: SynthesisError if `mel` is too short."""
