@@ -25,6 +25,7 @@ from cosyvoice_cpu.quantization.integers import (
     quantize_rows,
 )
 from cosyvoice_cpu.quantization.kernels import KERNELS, Form, pack_table
+from cosyvoice_cpu.quantization.parameters import LayerParameters
 from cosyvoice_cpu.runtime.tables import EmbeddingTable
 
 matrices = arrays(
@@ -140,6 +141,7 @@ FORMS = [
     Form("weight-only-int8"),
     *(Form("weight-only-int4", block) for block in (32, 64, 128)),
     Form("weight-only-int4", 32, zero_points=True),
+    Form("static-int8"),
 ]
 
 
@@ -161,11 +163,14 @@ def test_the_engine_computes_what_the_integers_mean(
     weight = rng.standard_normal((rows, columns)).astype(np.float32)
     bias = rng.standard_normal(columns).astype(np.float32)
     kernel = KERNELS[form.kernel]
-    tensors = {k: w.load() for k, w in kernel.pack("w", Weight.of(weight), form).items()}
+    low, high = float(x.min()), float(x.max())
+    scale = (high - low) / 255
+    found = LayerParameters(low, high, scale, round(-low / scale), quantize_columns(weight)[1])
+    packed = kernel.pack("w", Weight.of(weight), form, found)
+    tensors = {k: w.load() for k, w in packed.items()}
     product = helper.make_node("Gemm", ["x", "w"], ["y"])
-    node = kernel.node(product, "w", weight.shape, "b" if with_bias else None, form)
     graph = helper.make_graph(
-        [node],
+        kernel.nodes(product, "w", weight.shape, "b" if with_bias else None, form),
         "product",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],

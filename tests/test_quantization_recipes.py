@@ -62,7 +62,7 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ('about = "a test"', 'speed = "high"', r"unknown field `speed`"),
-        ('"weight-only-int8"', '"static-int8"', r"Invalid enum value 'static-int8'.*kernel"),
+        ('"weight-only-int8"', '"static-int3"', r"Invalid enum value 'static-int3'.*kernel"),
         ('"mine"', '"My recipe"', r"matching regex.*\$\.name"),
         ("[components.speech_lm]\n", "[components.tts]\n", r"Invalid enum value 'tts'"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.export.weights import Weight, write_weights
 from cosyvoice_cpu.quantization.kernels import KERNELS, Form, pack_table
+from cosyvoice_cpu.quantization.parameters import LayerParameters
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe
 from cosyvoice_cpu.quantization.rewrite import WEIGHT, layers_of, rewrite_graph
 from cosyvoice_cpu.quantization.stored import read_weights
@@ -44,8 +46,16 @@ class ComponentPlan:
         return self.bytes_before - saved
 
 
-def plan_component(bundle: Bundle, name: ComponentName, recipe: ComponentRecipe) -> ComponentPlan:
+def plan_component(
+    bundle: Bundle,
+    name: ComponentName,
+    recipe: ComponentRecipe,
+    calibrated: Mapping[str, LayerParameters] | None = None,
+) -> ComponentPlan:
     """What `recipe` would do; reads headers and graphs only.
+
+    `calibrated` is what a calibration found for each layer; a recipe with fixed activation ranges
+    can be planned without, but not written.
 
     Raises: BundleError unless the component is float32, UsageError for a recipe that does not fit.
     """
@@ -57,8 +67,10 @@ def plan_component(bundle: Bundle, name: ComponentName, recipe: ComponentRecipe)
         )
     files = [entry.path.split("/")[1] for entry in component.files]
     graphs = [file for file in files if file.endswith(".onnx")]
-    # The graphs of a component differ in sizes and masks, not in their layers.
-    found = layers_of(bundle.file(name, graphs[0]))
+    convolutions = any(KERNELS[form.kernel].convolutions for form in (recipe, *recipe.other))
+    found: dict[str, tuple[int, ...]] = {}
+    for file in one_per_ladder(graphs):  # sizes and masks differ, layers do not
+        found |= layers_of(bundle.file(name, file), convolutions=convolutions)
     forms = {layer: recipe.form_of(layer) for layer in found}
     layers = {layer: form for layer, form in forms.items() if form}
     floats = read_weights(bundle.file(name, WEIGHTS))
@@ -70,7 +82,7 @@ def plan_component(bundle: Bundle, name: ComponentName, recipe: ComponentRecipe)
         kept=[layer for layer in found if layer not in layers],
         graphs=graphs,
         floats=floats,
-        weights=_packed(recipe, layers, floats),
+        weights=_packed(recipe, layers, floats, calibrated or {}),
         bytes_before=sum(entry.size for entry in component.files),
     )
 
@@ -102,14 +114,23 @@ def component_folder(writer: BundleWriter, name: ComponentName) -> Path:
     return writer.path_for(name, WEIGHTS).parent
 
 
+def one_per_ladder(graphs: Sequence[str]) -> list[str]:
+    """One file of each ladder: `full-00100.onnx` stands for `full-00150.onnx`."""
+    return list({file.removesuffix(".onnx").rsplit("-", 1)[0]: file for file in graphs}.values())
+
+
 def _packed(
-    recipe: ComponentRecipe, layers: dict[str, Form], floats: dict[str, Weight]
+    recipe: ComponentRecipe,
+    layers: dict[str, Form],
+    floats: dict[str, Weight],
+    calibrated: Mapping[str, LayerParameters],
 ) -> dict[str, Weight]:
     weights: dict[str, Weight] = {}
     for name, weight in floats.items():
-        if name.endswith(WEIGHT) and name.removesuffix(WEIGHT) in layers:
-            form = layers[name.removesuffix(WEIGHT)]
-            weights |= KERNELS[form.kernel].pack(name, weight, form)
+        layer = name.removesuffix(WEIGHT)
+        if name.endswith(WEIGHT) and layer in layers:
+            form = layers[layer]
+            weights |= KERNELS[form.kernel].pack(name, weight, form, calibrated.get(layer))
         elif name in recipe.tables:
             weights |= pack_table(name, weight, recipe.tables[name])
         else:

@@ -1,7 +1,8 @@
 """The engine's integer matrix products: how each wants its weight, and the node that calls it.
 
 A kernel is a row of `KERNELS`; a recipe names one per layer with its settings, the layer's `Form`.
-Convolutions have none: ONNX Runtime's integer convolution is slower than its float one.
+Convolutions have one too, but only to show that they should not: ONNX Runtime's integer convolution
+is slower than its float one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from cosyvoice_cpu.quantization.integers import (
     quantize_row_nibbles,
     quantize_rows,
 )
+from cosyvoice_cpu.quantization.parameters import LayerParameters
+from cosyvoice_cpu.quantization.static import pack_static, static_nodes
 
-KernelName = Literal["dynamic-int8", "weight-only-int8", "weight-only-int4"]
+KernelName = Literal["dynamic-int8", "weight-only-int8", "weight-only-int4", "static-int8"]
 KERNEL_NAMES: tuple[KernelName, ...] = get_args(KernelName)
 SCALE = ".scale"  # suffix of the scales' name, behind the weight's
 ZERO = ".zero"  # of the zero points'
@@ -50,12 +53,18 @@ class Kernel:
     """One way to compute x @ w in integers."""
 
     precision: str  # as the manifest calls a component that uses it
-    pack: Callable[[str, Weight, Form], dict[str, Weight]]  # (name, weight [K, N], form)
-    node: Callable[[onnx.NodeProto, str, tuple[int, ...], str | None, Form], onnx.NodeProto]
-    # (float node, weight's name, its shape [K, N], bias or None, form)
+    pack: Callable[[str, Weight, Form, LayerParameters | None], dict[str, Weight]]
+    # (name, weight [K, N], form, what a calibration found for the layer)
+    nodes: Callable[[onnx.NodeProto, str, tuple[int, ...], str | None, Form], list[onnx.NodeProto]]
+    # (float node, weight's name, its shape [K, N], bias or None, form); the last one has the float
+    # node's output
+    calibrated: bool = False  # can't do without what a calibration found
+    convolutions: bool = False  # computes Conv with a weight [out, in, kernel] as well
 
 
-def _pack_columns(name: str, weight: Weight, form: Form) -> dict[str, Weight]:
+def _pack_columns(
+    name: str, weight: Weight, form: Form, parameters: LayerParameters | None
+) -> dict[str, Weight]:
     shape = weight.shape
     return {
         name: Weight(shape, np.dtype(np.int8), lambda: quantize_columns(_floats(weight))[0]),
@@ -65,20 +74,23 @@ def _pack_columns(name: str, weight: Weight, form: Form) -> dict[str, Weight]:
     }
 
 
-def _dynamic_node(
+def _dynamic_nodes(
     node: onnx.NodeProto, weight: str, shape: tuple[int, ...], bias: str | None, form: Form
-) -> onnx.NodeProto:
+) -> list[onnx.NodeProto]:
     """Activations become uint8 by the range of each call's tensor; weights are int8 by column."""
-    return helper.make_node(
+    product = helper.make_node(
         "DynamicQuantizeMatMul",
         [node.input[0], weight, weight + SCALE, *(["", bias] if bias else [])],
         list(node.output),
         name=node.name,
         domain=MICROSOFT,
     )
+    return [product]
 
 
-def _pack_blocks(name: str, weight: Weight, form: Form) -> dict[str, Weight]:
+def _pack_blocks(
+    name: str, weight: Weight, form: Form, parameters: LayerParameters | None
+) -> dict[str, Weight]:
     rows, columns = weight.shape
     blocks = -(-rows // form.block_size)
     kinds: list[tuple[str, tuple[int, ...], type[np.generic]]] = [
@@ -117,13 +129,13 @@ def _has_zeros(form: Form) -> bool:
     return form.zero_points and _bits(form) == 4
 
 
-def _blocks_node(
+def _blocks_nodes(
     node: onnx.NodeProto, weight: str, shape: tuple[int, ...], bias: str | None, form: Form
-) -> onnx.NodeProto:
+) -> list[onnx.NodeProto]:
     """Weights are integers in blocks; accuracy level 4 lets the kernel multiply in int8."""
     zero = weight + ZERO if _has_zeros(form) else ""
     behind = [zero, "", bias] if bias else [zero] if zero else []
-    return helper.make_node(
+    product = helper.make_node(
         "MatMulNBits",
         [node.input[0], weight, weight + SCALE, *behind],
         list(node.output),
@@ -135,12 +147,20 @@ def _blocks_node(
         block_size=form.block_size,
         accuracy_level=4,
     )
+    return [product]
 
 
 KERNELS: dict[KernelName, Kernel] = {
-    "dynamic-int8": Kernel("int8-dynamic", _pack_columns, _dynamic_node),
-    "weight-only-int8": Kernel("int8-weights", _pack_blocks, _blocks_node),
-    "weight-only-int4": Kernel("int4-weights", _pack_blocks, _blocks_node),
+    "dynamic-int8": Kernel("int8-dynamic", _pack_columns, _dynamic_nodes),
+    "weight-only-int8": Kernel("int8-weights", _pack_blocks, _blocks_nodes),
+    "weight-only-int4": Kernel("int4-weights", _pack_blocks, _blocks_nodes),
+    "static-int8": Kernel(
+        "int8-static",
+        lambda name, weight, form, parameters: pack_static(name, weight, parameters),
+        lambda node, weight, shape, bias, form: static_nodes(node, weight, shape, bias),
+        calibrated=True,
+        convolutions=True,
+    ),
 }
 
 TableFormat = Literal["float16", "int8-rows", "int4-blocks"]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, field
@@ -18,7 +18,8 @@ from msgspec import Meta, field
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.parity import GATE_MEASURES
-from cosyvoice_cpu.quantization.kernels import Form, TableFormat
+from cosyvoice_cpu.quantization.kernels import KERNELS, Form, TableFormat
+from cosyvoice_cpu.quantization.parameters import ObserverName
 
 AUTO = "auto"
 DEFAULT = "int8"  # what auto starts from
@@ -39,6 +40,15 @@ class Other(Form, frozen=True, forbid_unknown_fields=True, kw_only=True):
     why: str
 
 
+class Activations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the fixed ranges of activations are found."""
+
+    observer: ObserverName = "histogram"
+    percentile: Annotated[float, Meta(gt=50, le=100)] = 99.99  # of the values; that observer's
+    # 7 where the processor lacks VNNI: there a pair of 8-bit products can overflow 16 bits.
+    bits: Literal[7, 8] = 8
+
+
 class ComponentRecipe(Form, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How one component is quantized: the form of its layers, and what differs from it."""
 
@@ -46,6 +56,7 @@ class ComponentRecipe(Form, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     layers: tuple[str, ...] = ("*",)  # globs of the layers that are quantized
     keep: tuple[Keep, ...] = ()  # exceptions
     other: tuple[Other, ...] = ()  # layers in another form; the first that fits counts
+    activations: Activations | None = None  # given if and only if a kernel needs a calibration
     tables: dict[str, TableFormat] = field(
         default_factory=dict
     )  # embedding tables of the weight file
@@ -107,6 +118,7 @@ def parse_recipe(text: bytes, where: str) -> Recipe:
         raise UsageError(f"recipe {where} has no component", "add one under [components]")
     for component, part in recipe.components.items():
         _check_limits(where, component, part)
+        _check_activations(where, component, part)
     return recipe
 
 
@@ -122,6 +134,21 @@ def _check_limits(where: str, component: ComponentName, part: ComponentRecipe) -
         raise UsageError(
             f"recipe {where}: the limits of {component} are {', '.join(part.limits) or 'missing'}",
             f"give exactly {', '.join(known)} under [components.{component}.limits]",
+        )
+
+
+def _check_activations(where: str, component: ComponentName, part: ComponentRecipe) -> None:
+    """What a kernel needs is there, and nothing is there that no kernel reads."""
+    kernels = [form.kernel for form in (part, *part.other) if KERNELS[form.kernel].calibrated]
+    if kernels and part.activations is None:
+        raise UsageError(
+            f"recipe {where}: {kernels[0]} of {component} has no activations",
+            f"say how ranges are found under [components.{component}.activations]",
+        )
+    if part.activations and not kernels:
+        raise UsageError(
+            f"recipe {where}: no kernel of {component} has fixed activations",
+            f"remove [components.{component}.activations]",
         )
 
 

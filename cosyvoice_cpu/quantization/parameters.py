@@ -1,0 +1,69 @@
+"""What a calibration finds out about a layer, as plain values: the seam to whoever observes.
+
+`fx` fills these records with torch.ao.quantization today; a successor fills the same ones. Kernels,
+recipes and reports see nothing else of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.bundle.manifest import ComponentName
+
+CALIBRATION_FILE = "calibration.json"  # in the component's folder
+ObserverName = Literal["min-max", "moving-min-max", "histogram", "percentile"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerParameters:
+    """One layer in integers: x ~ (uint8 - zero_point) * scale, w ~ int8 * weight_scale.
+
+    Weights are symmetric in -127..127 with a scale per output channel.
+    """
+
+    minimum: float  # that the observer saw enter the layer
+    maximum: float
+    scale: float
+    zero_point: int  # 0..255
+    weight_scale: NDArray[np.float32]  # [N]
+
+
+class LayerRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A layer's entry in the calibration report."""
+
+    minimum: float
+    maximum: float
+    scale: float
+    zero_point: int
+
+
+class CalibrationReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`calibration.json`: where the fixed ranges of a component's activations come from."""
+
+    component: ComponentName
+    method: str  # program and version
+    observer: ObserverName
+    items: list[str]  # what was played through the pipeline
+    layers: dict[str, LayerRange]
+
+
+def calibration_report(
+    component: ComponentName,
+    method: str,
+    observer: ObserverName,
+    items: Sequence[str],
+    layers: Mapping[str, LayerParameters],
+) -> bytes:
+    """The text of `calibration.json`."""
+    ranges = {
+        name: LayerRange(layer.minimum, layer.maximum, layer.scale, layer.zero_point)
+        for name, layer in layers.items()
+    }
+    report = CalibrationReport(component, method, observer, list(items), ranges)
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
