@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,10 +29,8 @@ from cosyvoice_cpu.evaluation.verify_graphs import graph_problems
 from cosyvoice_cpu.export.exporter import export_checkpoint
 from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
-from cosyvoice_cpu.quantization.auto import judged
 from cosyvoice_cpu.quantization.gate import gate
 from cosyvoice_cpu.quantization.recipe import load_recipe, recipe_names
-from cosyvoice_cpu.quantization.report import ComponentReport
 from cosyvoice_cpu.runtime.stages import BundleStages
 from cosyvoice_cpu.stages import load_bundle
 
@@ -147,7 +144,7 @@ def measured(bundle: Path, component: str) -> dict[str, QualityResult]:
     sides = BundleStages.load(float_bundle()), BundleStages.load(bundle, trust=True)
     limits = {component: load_recipe("int8").components[component].limits}  # type: ignore[index]
     steps = sides[0].manifest.synthesis.solver_steps
-    results = gate(*sides, random_items(sides[0].manifest), limits, steps, lambda done: None)
+    results = gate(*sides, random_items(sides[0].manifest), limits, steps)
     return {result.measure: result for result in results}
 
 
@@ -191,62 +188,6 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     assert measured(bundle, "speech_lm")["logits_sqnr_db"].value == -200
 
 
-REPORT = ComponentReport(
-    name="flow_estimator",
-    precision="int8-dynamic",
-    layers=12,
-    kept=[],
-    bytes_before=4,
-    bytes_after=1,
-    speedup=2.5,
-)
-RESULT = QualityResult(
-    component="flow_estimator",
-    measure="mel_sqnr_db",
-    value=40.0,
-    bound="at_least",
-    limit=20.0,
-    passed=True,
-)
-
-
-def test_auto_keeps_what_is_good_and_faster() -> None:
-    assert judged(REPORT, [RESULT]) == REPORT
-
-
-def test_auto_puts_back_what_is_not_faster_here() -> None:
-    back = judged(replace(REPORT, speedup=1.01), [RESULT])
-    assert back.precision == "float32"
-    assert back.put_back == "not faster than float32 on this machine (1.01 times)"
-
-
-def test_auto_puts_back_what_the_gate_refuses_and_nothing_else() -> None:
-    failed = QualityResult(
-        component="flow_estimator",
-        measure="mel_sqnr_db",
-        value=12.25,
-        bound="at_least",
-        limit=20.0,
-        passed=False,
-    )
-    assert judged(REPORT, [failed]).put_back == "mel_sqnr_db is 12.25, the limit is 20"
-    other = replace(REPORT, name="speech_lm")
-    assert judged(other, [failed]) == other
-
-
-def test_auto_writes_a_bundle_whatever_it_puts_back(tmp_path: Path) -> None:
-    report = quantize_bundle(float_bundle(), tmp_path / "out")
-    parts = open_bundle(tmp_path / "out").manifest.components
-    assert report.written
-    for part in report.components:
-        assert parts[part.name].precision == part.precision
-        assert (parts[part.name].precision == "float32") == bool(part.put_back)
-    measures = {
-        result.component for result in open_bundle(tmp_path / "out").manifest.quality.results
-    }
-    assert measures == {part.name for part in report.components if not part.put_back}
-
-
 def test_only_the_named_components_are_quantized(tmp_path: Path) -> None:
     quantize_bundle(
         float_bundle(), tmp_path / "out", recipe="dynamic-int8", components=["flow_estimator"]
@@ -287,7 +228,7 @@ def test_a_bundle_of_stored_halves_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_component_outside_the_recipe_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="recipe int8 has no component 'vocoder'") as caught:
+    with pytest.raises(UsageError, match="recipe auto has no component 'vocoder'") as caught:
         quantize_bundle(float_bundle(), tmp_path / "out", components=["vocoder"])
     assert caught.value.hint == "it has speech_lm, flow_estimator"
 

@@ -12,10 +12,12 @@ import soundfile
 from quantization_examples import float_bundle
 
 from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.evaluation.parity_items import random_items
 from cosyvoice_cpu.quantization.calibration import (
     calibration_items,
     project_calibration_data,
     read_pairs,
+    split_items,
 )
 from cosyvoice_cpu.runtime.stages import BundleStages
 
@@ -55,7 +57,7 @@ def test_audio_with_a_text_file_beside_it_is_a_pair(tmp_path: Path) -> None:
 def test_items_come_from_the_clip_and_its_transcript(tiny_bundle: Path) -> None:
     stages = BundleStages.load(tiny_bundle)
     items = calibration_items(stages, None, nothing)
-    assert len(items) == 4
+    assert len(items) == 6
     assert {item.name.split("-")[0] for item in items} == {"librivox", "aishell"}
     for item in items:
         assert len(item.prompt_mel) == 2 * len(item.prompt_tokens)
@@ -67,7 +69,7 @@ def test_items_come_from_the_clip_and_its_transcript(tiny_bundle: Path) -> None:
 
 def test_a_bundle_without_front_end_is_measured_on_random_ids() -> None:
     items = calibration_items(BundleStages.load(float_bundle()), None, nothing)
-    assert [item.name for item in items] == ["random 1", "random 2"]
+    assert [item.name for item in items] == ["random 1", "random 2", "random 3"]
     assert items[0].tokens != items[1].tokens
 
 
@@ -138,3 +140,21 @@ def test_an_empty_transcript_is_named(tmp_path: Path, tiny_bundle: Path) -> None
     (tmp_path / "a.txt").write_text(" \n")
     with pytest.raises(UsageError, match=r"a\.flac has an empty transcript"):
         calibration_items(BundleStages.load(tiny_bundle), tmp_path, nothing)
+
+
+def test_items_to_calibrate_with_are_not_measured_on(tiny_bundle: Path) -> None:
+    items = random_items(BundleStages.load(tiny_bundle).manifest, count=6)
+    fitted, held_out = split_items(items)
+    assert [item.name for item in fitted] == ["random 2", "random 5"]
+    assert [item.name for item in held_out] == ["random 1", "random 3", "random 4", "random 6"]
+    fitted, held_out = split_items(items[:2])
+    assert [[item.name for item in part] for part in (fitted, held_out)] == [
+        ["random 2"],
+        ["random 1"],
+    ]
+
+
+def test_a_single_pair_is_too_little(tiny_bundle: Path) -> None:
+    items = random_items(BundleStages.load(tiny_bundle).manifest)
+    with pytest.raises(UsageError, match="1 text/audio pair is too little to calibrate on"):
+        split_items(items)

@@ -8,7 +8,8 @@ import pytest
 
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.quantization.kernels import Form
-from cosyvoice_cpu.quantization.recipe import DEFAULT, load_recipe, parse_recipe, recipe_names
+from cosyvoice_cpu.quantization.recipe import AUTO, load_recipe, parse_recipe, recipe_names
+from cosyvoice_cpu.quantization.search import candidates_of
 
 RECIPE = """
 name = "mine"
@@ -21,7 +22,7 @@ logits_sqnr_db = 25.0
 
 
 def test_the_packages_recipes_are_there_under_their_names() -> None:
-    assert recipe_names() == ["dynamic-int8", "int4-lm", "int8", "weight-only-int8"]
+    assert {AUTO, "dynamic-int8", "int4-lm", "int8", "weight-only-int8"} <= set(recipe_names())
     for name in recipe_names():
         recipe = load_recipe(name)
         assert recipe.name == name
@@ -29,12 +30,12 @@ def test_the_packages_recipes_are_there_under_their_names() -> None:
         assert all(keep.why for part in recipe.components.values() for keep in part.keep)
 
 
-def test_the_default_recipe_takes_the_fast_kernel_for_each_component() -> None:
-    parts = load_recipe(DEFAULT).components
-    assert {name: part.kernel for name, part in parts.items()} == {
-        "speech_lm": "weight-only-int8",
-        "flow_estimator": "dynamic-int8",
-    }
+def test_the_default_recipe_searches_among_recipes_that_there_are() -> None:
+    recipe = load_recipe(AUTO)
+    assert not recipe.components
+    assert set(recipe.search) == {"speech_lm", "flow_estimator"}
+    for name in recipe.search:
+        assert candidates_of(recipe, name)
 
 
 def test_layers_that_are_kept_are_not_selected() -> None:
@@ -102,9 +103,7 @@ def test_what_is_no_toml_is_refused(content: bytes) -> None:
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="there is no recipe 'int4'") as caught:
         load_recipe("int4")
-    assert caught.value.hint == (
-        "choose auto, dynamic-int8, int4-lm, int8, weight-only-int8 or a file that ends in .toml"
-    )
+    assert caught.value.hint == (f"choose {', '.join(recipe_names())} or a file that ends in .toml")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

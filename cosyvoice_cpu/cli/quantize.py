@@ -12,7 +12,11 @@ from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
     from cosyvoice_cpu.bundle.manifest import QualityResult
-    from cosyvoice_cpu.quantization.report import QuantizationReport
+    from cosyvoice_cpu.quantization.report import (
+        AttemptReport,
+        ComponentReport,
+        QuantizationReport,
+    )
 
 
 def quantize(
@@ -55,7 +59,7 @@ def quantize(
     """
     import msgspec
 
-    from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
+    from cosyvoice_cpu.cli.messages import note, print_json, progress_bar, warn
     from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
     from cosyvoice_cpu.runtime.threads import resolve_threads
 
@@ -79,6 +83,10 @@ def quantize(
             else:
                 _print_results(error.results)
             raise
+    if report.resumed:
+        note(f"an earlier run had left {report.resumed} measurements, which were used again")
+    for remark in report.notes:
+        note(remark)
     if report.forced:
         warn(f"{output} was written although the quality gate refused it (--force)")
     if json:
@@ -99,7 +107,7 @@ def _print_report(report: QuantizationReport, output: Path) -> None:
     for part in report.components:
         speed = f"  {part.speedup:.2f} times as fast" if part.speedup else ""
         typer.echo(
-            f"  {part.name:<16}{part.precision:<14}{megabytes(part.bytes_before):>10} to"
+            f"  {part.name:<16}{part.precision:<26}{megabytes(part.bytes_before):>10} to"
             f" {megabytes(part.bytes_after):>9}{speed}"
         )
         if part.put_back:
@@ -108,9 +116,34 @@ def _print_report(report: QuantizationReport, output: Path) -> None:
             typer.echo(f"    {part.layers} layers; float32 stay {', '.join(part.kept)}")
         else:
             typer.echo(f"    {part.layers} layers")
+        for attempt in part.attempts:
+            _print_attempt(attempt, part, dry=not report.written)
     if report.results:
         _print_results(report.results)
         typer.echo(f"  measured on {', '.join(report.items)}")
+    if not report.written:
+        typer.echo(f"  memory: {megabytes(report.memory_bytes)} beside mapped files")
+
+
+def _print_attempt(attempt: AttemptReport, part: ComponentReport, *, dry: bool) -> None:
+    """A line if there was a choice, and what was decided about its layers."""
+    from cosyvoice_cpu.cli.sizes import megabytes
+
+    if len(part.attempts) > 1:
+        speed = f", {attempt.speedup:.2f} times as fast" if attempt.speedup else ""
+        if dry:
+            fate = "to be tried"
+        elif attempt.refusal:
+            fate = f"refused: {attempt.refusal}"
+        else:
+            fate = "taken" if attempt.recipe == part.recipe else "passes, slower"
+        size = megabytes(attempt.bytes_after)
+        typer.echo(f"    {attempt.recipe}: {attempt.precision}, {size}{speed}; {fate}")
+    if attempt.note:
+        typer.echo(f"      {attempt.note}")
+    if attempt.slow:
+        layers = ", ".join(f"{layer} ({faster:.2f})" for layer, faster in attempt.slow.items())
+        typer.echo(f"      not faster than float32, so put back: {layers}")
 
 
 def _print_results(results: Sequence[QualityResult]) -> None:

@@ -8,7 +8,7 @@ name and `.txt`. A bundle without front end gets random ids instead, see `evalua
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +25,9 @@ from cosyvoice_cpu.synthesis.bundle_voices import mel_settings, voice_model
 PAIRS = "pairs.jsonl"
 _AUDIO = (".wav", ".flac", ".ogg", ".mp3")
 _LARGEST_TEXT = 2**20  # bytes of a transcript or of the list of pairs
-# Measuring takes most of the time of a quantization; two of each language say what eight do.
-_ITEMS = 4
+# Measuring takes most of the time of a quantization; a few of each language say what all do.
+_ITEMS = 6
+_EVERY_THIRD, _SECOND = 3, 1  # goes to calibration, from the second on
 _PROMPT_TOKENS, _TOKENS = 50, 100  # 2 s of prompt and 4 s of speech at 25 tokens per second
 _LEAST_TOKENS = 10
 
@@ -83,14 +84,29 @@ def calibration_items(
         )
     folder = folder or project_calibration_data()
     if not folder or not has_front_end:
-        return random_items(stages.manifest, count=2)
+        return random_items(stages.manifest, count=3)
     pairs = read_pairs(folder)
-    pairs = [pairs[i * len(pairs) // _ITEMS] for i in range(_ITEMS)] if pairs[_ITEMS:] else pairs
+    if len(pairs) > _ITEMS:  # from the first to the last, since languages come one after the other
+        pairs = [pairs[round(i * (len(pairs) - 1) / (_ITEMS - 1))] for i in range(_ITEMS)]
     items = []
     for count, pair in enumerate(pairs):
         items.append(_item(stages, pair))
         progress((count + 1) / len(pairs))
     return items
+
+
+def split_items(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """The items that quantization may be fitted to, and those held out to measure it on.
+
+    Raises: UsageError for fewer than two.
+    """
+    if len(items) <= _SECOND:
+        raise UsageError(
+            f"{len(items)} text/audio pair is too little to calibrate on",
+            "give at least two: one to calibrate with, another to measure on",
+        )
+    fitted = list(items[_SECOND::_EVERY_THIRD])
+    return fitted, [item for item in items if item not in fitted]
 
 
 def _listed(path: Path) -> list[Pair]:

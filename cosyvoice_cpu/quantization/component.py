@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,11 +51,15 @@ def plan_component(
     name: ComponentName,
     recipe: ComponentRecipe,
     calibrated: Mapping[str, LayerParameters] | None = None,
+    *,
+    floats: Mapping[str, Weight] | None = None,
+    put_back: Collection[str] = (),
 ) -> ComponentPlan:
     """What `recipe` would do; reads headers and graphs only.
 
     `calibrated` is what a calibration found for each layer; a recipe with fixed activation ranges
-    can be planned without, but not written.
+    can be planned without, but not written. `floats` replaces the bundle's own weights, `put_back`
+    are layers that stay float32 whatever the recipe says.
 
     Raises: BundleError unless the component is float32, UsageError for a recipe that does not fit.
     """
@@ -71,9 +75,9 @@ def plan_component(
     found: dict[str, tuple[int, ...]] = {}
     for file in one_per_ladder(graphs):  # sizes and masks differ, layers do not
         found |= layers_of(bundle.file(name, file), convolutions=convolutions)
-    forms = {layer: recipe.form_of(layer) for layer in found}
+    forms = {layer: None if layer in put_back else recipe.form_of(layer) for layer in found}
     layers = {layer: form for layer, form in forms.items() if form}
-    floats = read_weights(bundle.file(name, WEIGHTS))
+    floats = dict(floats or read_weights(bundle.file(name, WEIGHTS)))
     _require_use(name, recipe, forms, floats)
     return ComponentPlan(
         name=name,

@@ -6,16 +6,20 @@ early difference of the speech LM does not turn the rest into another utterance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosyvoice_cpu.bundle.manifest import ComponentName, QualityResult
 from cosyvoice_cpu.errors import GateRefusedError
 from cosyvoice_cpu.evaluation.parity import GATE_MEASURES, Bound, Outputs
 from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.evaluation.parity_measures import MOST_DB
-from cosyvoice_cpu.stages import Stages
+from cosyvoice_cpu.quantization.findings import Findings, item_digest
+from cosyvoice_cpu.stages import FlowCondition, Stages
+
+_CONDITION = ("mu", "cond", "speaker")
 
 
 class QualityRefusedError(GateRefusedError):
@@ -24,7 +28,7 @@ class QualityRefusedError(GateRefusedError):
     def __init__(self, results: Sequence[QualityResult]) -> None:
         failed = [result for result in results if not result.passed]
         facts = "; ".join(
-            f"{result.component} {result.measure} is {result.value:.1f}, "
+            f"{result.component or 'the speech'} {result.measure} is {result.value:.3g}, "
             f"{result.bound.replace('_', ' ')} {result.limit:g} is needed"
             for result in failed
         )
@@ -35,49 +39,89 @@ class QualityRefusedError(GateRefusedError):
         self.results = list(results)
 
 
+def reference_outputs(
+    reference: Stages, item: Item, steps: int, component: ComponentName, findings: Findings
+) -> Outputs:
+    """What the float32 side makes of `item`, as far as the measures of `component` need it."""
+    outputs = Outputs(reference, item, steps)
+    names = {measure.output for measure in GATE_MEASURES if measure.component == component}
+    follows_flow = component != "speech_lm"
+    names |= {"mel", "source"} if follows_flow else set()
+
+    def compute() -> dict[str, NDArray[np.generic]]:
+        found: dict[str, NDArray[np.generic]] = {name: getattr(outputs, name) for name in names}
+        if follows_flow:
+            condition = outputs.condition
+            found |= {"mu": condition["mu"], "cond": condition["cond"]}
+            found["speaker"] = condition["speaker"]
+        return found
+
+    known = findings.arrays(f"reference-{component}-{item_digest(item)}", compute)
+    outputs.__dict__.update({name: known[name] for name in names})  # cached_property's place
+    if follows_flow:
+        mu, cond, speaker = (np.asarray(known[name], np.float32) for name in _CONDITION)
+        outputs.__dict__["condition"] = FlowCondition(mu=mu, cond=cond, speaker=speaker)
+    return outputs
+
+
+def measure(want: Outputs, got: Outputs, component: ComponentName) -> dict[str, float]:
+    """The measures of `component`; a value that is not finite counts as the worst there is."""
+    return {
+        measure.name: float(
+            np.clip(
+                measure.value(getattr(got, measure.output), getattr(want, measure.output)),
+                -MOST_DB,
+                MOST_DB,
+            )
+        )
+        for measure in GATE_MEASURES
+        if measure.component == component
+    }
+
+
+def judge_worst(
+    component: ComponentName, values: Sequence[Mapping[str, float]], limits: Mapping[str, float]
+) -> list[QualityResult]:
+    """The worst of the `values` of all items beside the limits."""
+    results = []
+    for entry in GATE_MEASURES:
+        if entry.component == component:
+            choose = min if entry.bound == "at_least" else max
+            worst = choose(value[entry.name] for value in values)
+            limit = limits[entry.name]
+            results.append(quality_result(component, entry.name, worst, entry.bound, limit))
+    return results
+
+
 def gate(
     reference: Stages,
     quantized: Stages,
     items: Sequence[Item],
     limits: Mapping[ComponentName, Mapping[str, float]],
     steps: int,
-    progress: Callable[[float], None],
 ) -> list[QualityResult]:
-    """What the measures of the components in `limits` say; `steps` of the solver.
-
-    A value that is not finite counts as the worst there is.
-    """
-    measures = [measure for measure in GATE_MEASURES if measure.component in limits]
-    worst: dict[str, float] = {}
-    for count, item in enumerate(items):
+    """What the measures of the components in `limits` say; `steps` of the solver."""
+    pairs = []
+    for item in items:
         want = Outputs(reference, item, steps)
-        got = Outputs(quantized, item, steps, want)
-        for measure in measures:
-            difference = measure.value(getattr(got, measure.output), getattr(want, measure.output))
-            value = float(np.clip(difference, -MOST_DB, MOST_DB))
-            choose = min if measure.bound == "at_least" else max
-            worst[measure.name] = choose(worst.get(measure.name, value), value)
-        progress((count + 1) / len(items))
+        pairs.append((want, Outputs(quantized, item, steps, want)))
     return [
-        _result(measure.component, measure.name, worst[measure.name], measure.bound, limit)
-        for measure in measures
-        for limit in [limits[measure.component][measure.name]]
+        result
+        for component in limits
+        for values in [[measure(*pair, component) for pair in pairs]]
+        for result in judge_worst(component, values, limits[component])
     ]
 
 
-def _result(
-    component: ComponentName,
-    measure: str,
-    value: float,
-    bound: Bound,
-    limit: float,
+def quality_result(
+    component: ComponentName | None, name: str, value: float, bound: Bound, limit: float
 ) -> QualityResult:
-    passed = value >= limit if bound == "at_least" else value <= limit
+    """A value and its limit as the manifest keeps them."""
     return QualityResult(
         component=component,
-        measure=measure,
+        measure=name,
         value=round(value, 3),
         bound=bound,
         limit=limit,
-        passed=passed,
+        passed=value >= limit if bound == "at_least" else value <= limit,
     )

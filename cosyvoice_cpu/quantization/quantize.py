@@ -1,6 +1,7 @@
 """From a float32 bundle to a quantized one, or to a refusal.
 
-    plan ─> integer weights and graphs in the writer's hidden folder ─> gate, timing ─> rename
+    plan ─> for each component its candidates: made in the writer's hidden folder, measured ─> the
+    chosen ones ─> gate ─> rename
 
 Nothing of the checkpoint is needed. Weights are read from the mapped bundle one tensor at a time.
 """
@@ -8,7 +9,7 @@ Nothing of the checkpoint is needed. Weights are read from the mapped bundle one
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,16 @@ from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
-from cosyvoice_cpu.quantization.auto import judged
-from cosyvoice_cpu.quantization.calibration import calibration_items
-from cosyvoice_cpu.quantization.component import (
-    ComponentPlan,
-    component_folder,
-    plan_component,
-    write_component,
-)
-from cosyvoice_cpu.quantization.gate import QualityRefusedError, gate
-from cosyvoice_cpu.quantization.recipe import AUTO, DEFAULT, Recipe, load_recipe
-from cosyvoice_cpu.quantization.report import ComponentReport, QuantizationReport
-from cosyvoice_cpu.quantization.timing import speedup_of
+from cosyvoice_cpu.quantization.calibration import calibration_items, split_items
+from cosyvoice_cpu.quantization.component import plan_component
+from cosyvoice_cpu.quantization.findings import Findings
+from cosyvoice_cpu.quantization.gate import QualityRefusedError
+from cosyvoice_cpu.quantization.memory import predicted_memory
+from cosyvoice_cpu.quantization.recipe import AUTO, Recipe, load_recipe
+from cosyvoice_cpu.quantization.report import AttemptReport, ComponentReport, QuantizationReport
+from cosyvoice_cpu.quantization.search import Attempt, Candidate, candidates_of, fastest
+from cosyvoice_cpu.quantization.workshop import Materials, Progress, Workshop
 from cosyvoice_cpu.runtime.stages import BundleStages
-
-Progress = Callable[[str, float], None]
-"""(what is under way, share of it that is done, 0..1)."""
 
 _SMALLEST_FREE_BYTES = 40_000_000  # on the output's disk, above what the weights take
 
@@ -53,122 +48,172 @@ def quantize_bundle(
 ) -> QuantizationReport:
     """Quantize the float32 `bundle` into a new one at `output`.
 
-    `recipe` is one of the package's, a path that ends in `.toml`, or "auto": the default recipe,
-    where a component that fails the gate or is not faster than float32 on this machine goes back
-    to float32. `components` picks among the recipe's, all by default. `calibration` is a folder of
-    text/audio pairs. `dry_run` plans and writes nothing. `force` writes what the gate refused and
-    marks it so.
+    `recipe` is one of the package's or a path that ends in `.toml`. Where it names candidates for
+    a component instead of a form ("auto" does), the fastest on this machine that passes the gate
+    is taken, and layers or a component that are not faster than float32 go back to it.
+    `components` picks among the recipe's, all by default. `calibration` is a folder of text/audio
+    pairs. `dry_run` plans and writes nothing. `force` writes what the gate refused and marks it so.
+    What an interrupted run had measured is not measured again.
     Raises: QualityRefusedError (nothing is written), UsageError, BundleError, ManifestError.
     """
     tell = progress or _say_nothing
-    chosen = _choose(load_recipe(DEFAULT if recipe == AUTO else recipe), components)
+    chosen = _choose(load_recipe(recipe), components)
+    candidates = {name: candidates_of(chosen, name) for name in chosen.names}
     tell("checking the bundle", 0.0)
     source = open_bundle(bundle)
-    plans = {name: plan_component(source, name, part) for name, part in chosen.components.items()}
-    plan = _planned(source, chosen, plans)
+    plan = _planned(source, chosen, candidates)
     if dry_run:
         return plan
     with BundleWriter(output, overwrite, plan.bytes_after + _SMALLEST_FREE_BYTES) as writer:
-        drafts = _write(writer, source, plans, chosen.name, tell)
-        trial = writer.preview(**_content(source.manifest, drafts, _NOT_MEASURED))
-        sides = BundleStages(source, threads), BundleStages(trial, threads)
+        reference = BundleStages(source, threads)
         items = calibration_items(
-            sides[0], calibration, lambda done: tell("preparing calibration data", done)
+            reference, calibration, lambda done: tell("preparing calibration data", done)
         )
-        results = gate(
-            *sides,
-            items,
-            {name: part.limits for name, part in chosen.components.items()},
-            source.manifest.synthesis.solver_steps,
-            lambda done: tell("measuring quality", done),
-        )
-        tell("measuring speed", 0.0)
-        reports = [replace(r, speedup=speedup_of(r.name, sides, items[0])) for r in plan.components]
-        del sides
-        if recipe == AUTO:
-            reports = [judged(report, results) for report in reports]
-            for report in reports:
-                if report.put_back:
-                    shutil.rmtree(component_folder(writer, report.name))
-                    drafts[report.name] = writer.copy_component(source, report.name)
-        back = {report.name for report in reports if report.put_back}
-        kept = [result for result in results if result.component not in back]
-        refused = not all(result.passed for result in kept)
+        materials = Materials(reference, *split_items(items), Findings(source.manifest), tell)
+        workshop = Workshop(materials, writer)
+        drafts = _copied(writer, source, candidates, tell)
+        reports, results = [], []
+        for name, entries in candidates.items():
+            search = chosen.search.get(name)
+            least = search.least_speedup if search else None
+            attempts = [workshop.attempt(name, candidate, least) for candidate in entries]
+            best = attempts[0] if least is None else fastest(attempts, least)
+            reports.append(_component_report(source, name, attempts, best, least))
+            if best:
+                results += best.results
+                drafts[name] = workshop.write(best.plan, best.candidate.recipe)
+            else:
+                drafts[name] = workshop.copy(name)
+        refused = not all(result.passed for result in results)
         if refused and not force:
             raise QualityRefusedError(results)
         tell("digests", 0.0)
         manifest = writer.finish(
-            **_content(source.manifest, drafts, Quality(results=kept, forced=refused))
+            **_content(source.manifest, drafts, Quality(results=results, forced=refused))
         )
+    resumed = materials.findings.reused
+    materials.findings.forget()
     return replace(
         plan,
         components=[
             replace(report, bytes_after=_bytes(manifest, report.name)) for report in reports
         ],
         results=results,
-        items=[item.name for item in items],
+        items=[item.name for item in materials.held_out],
         bytes_after=_bytes(manifest),
         forced=refused,
         written=True,
+        resumed=resumed,
     )
-
-
-_NOT_MEASURED = Quality(results=[], forced=False)
 
 
 def _choose(recipe: Recipe, components: Sequence[str]) -> Recipe:
     """The recipe for `components` alone. Raises: UsageError for one that it does not have."""
-    if missing := [name for name in components if name not in recipe.components]:
+    if missing := [name for name in components if name not in recipe.names]:
         raise UsageError(
             f"the recipe {recipe.name} has no component {missing[0]!r}",
-            f"it has {', '.join(recipe.components)}",
+            f"it has {', '.join(recipe.names)}",
         )
-    parts = {n: p for n, p in recipe.components.items() if not components or n in components}
-    return Recipe(name=recipe.name, about=recipe.about, components=parts)
+    wanted = set(components) or set(recipe.names)
+    return Recipe(
+        name=recipe.name,
+        about=recipe.about,
+        components={name: part for name, part in recipe.components.items() if name in wanted},
+        search={name: search for name, search in recipe.search.items() if name in wanted},
+    )
 
 
 def _planned(
-    source: Bundle, recipe: Recipe, plans: Mapping[ComponentName, ComponentPlan]
+    source: Bundle, recipe: Recipe, candidates: Mapping[ComponentName, Sequence[Candidate]]
 ) -> QuantizationReport:
+    """What would be done; of several candidates the first stands for the result."""
     before = _bytes(source.manifest)
+    plans = {
+        name: [plan_component(source, name, candidate.part) for candidate in entries]
+        for name, entries in candidates.items()
+    }
+    parts = [
+        ComponentReport(
+            name=name,
+            recipe=candidates[name][0].recipe,
+            precision=entries[0].precision,
+            layers=len(entries[0].layers),
+            kept=entries[0].kept,
+            bytes_before=entries[0].bytes_before,
+            bytes_after=entries[0].bytes_after,
+            attempts=[
+                _attempt_report(Attempt(candidate, plan, [], None, {}), None)
+                for candidate, plan in zip(candidates[name], entries, strict=True)
+            ],
+        )
+        for name, entries in plans.items()
+    ]
     return QuantizationReport(
         recipe=recipe.name,
-        components=[
-            ComponentReport(
-                name=name,
-                precision=plan.precision,
-                layers=len(plan.layers),
-                kept=plan.kept,
-                bytes_before=plan.bytes_before,
-                bytes_after=plan.bytes_after,
-            )
-            for name, plan in plans.items()
-        ],
+        components=parts,
         results=[],
         items=[],
         bytes_before=before,
-        bytes_after=before - sum(plan.bytes_before - plan.bytes_after for plan in plans.values()),
+        bytes_after=before - sum(part.bytes_before - part.bytes_after for part in parts),
+        memory_bytes=predicted_memory([plan for entries in plans.values() for plan in entries]),
         forced=False,
         written=False,
     )
 
 
-def _write(
+def _component_report(
+    source: Bundle,
+    name: ComponentName,
+    attempts: Sequence[Attempt],
+    best: Attempt | None,
+    least: float | None,
+) -> ComponentReport:
+    """What became of a component; its size is known when the bundle is written."""
+    shown = best or attempts[0]
+    refusals = [attempt.refusal(least or 0.0) for attempt in attempts]
+    return ComponentReport(
+        name=name,
+        recipe=shown.candidate.recipe,
+        precision=shown.plan.precision if best else source.component(name).precision,
+        layers=len(shown.plan.layers),
+        kept=shown.plan.kept,
+        bytes_before=shown.plan.bytes_before,
+        bytes_after=shown.plan.bytes_after,
+        speedup=shown.speedup,
+        put_back=None if best else refusals[0],
+        attempts=[
+            _attempt_report(attempt, refusal)
+            for attempt, refusal in zip(attempts, refusals, strict=True)
+        ],
+    )
+
+
+def _attempt_report(attempt: Attempt, refusal: str | None) -> AttemptReport:
+    return AttemptReport(
+        recipe=attempt.candidate.recipe,
+        precision=attempt.plan.precision,
+        layers=len(attempt.plan.layers),
+        slow=attempt.slow,
+        results=attempt.results,
+        speedup=attempt.speedup,
+        bytes_after=attempt.plan.bytes_after,
+        note=attempt.note,
+        refusal=refusal,
+    )
+
+
+def _copied(
     writer: BundleWriter,
     source: Bundle,
-    plans: Mapping[ComponentName, ComponentPlan],
-    recipe_name: str,
+    quantized: Mapping[ComponentName, object],
     tell: Progress,
 ) -> dict[ComponentName, ComponentDraft]:
-    """All components, quantized where there is a plan, and the speakers."""
+    """The components that stay as they are, and the speakers."""
     drafts: dict[ComponentName, ComponentDraft] = {}
-    names = list(source.manifest.components)
+    names = [name for name in source.manifest.components if name not in quantized]
     for count, name in enumerate(names):
-        tell(f"writing {name}", count / len(names))
-        if name in plans:
-            drafts[name] = write_component(plans[name], source, writer, recipe_name)
-        else:
-            drafts[name] = writer.copy_component(source, name)
+        tell(f"copying {name}", count / len(names))
+        drafts[name] = writer.copy_component(source, name)
     for path in list_speakers([source.speakers_folder]).values():
         if not path.is_file():
             continue  # a folder or a pipe of that name

@@ -6,7 +6,7 @@ explains each field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,6 @@ from cosyvoice_cpu.quantization.kernels import KERNELS, Form, TableFormat
 from cosyvoice_cpu.quantization.parameters import ObserverName
 
 AUTO = "auto"
-DEFAULT = "int8"  # what auto starts from
 LARGEST_RECIPE = 2**20  # bytes
 
 
@@ -69,12 +68,27 @@ class ComponentRecipe(Form, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return Form(chosen.kernel, chosen.block_size, chosen.zero_points)
 
 
+class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A component whose form is searched: of the candidates, the fastest that is good enough."""
+
+    candidates: Annotated[list[str], Meta(min_length=1)]  # recipes; what they say of the component
+    limits: dict[str, float]  # the same for all candidates
+    # Less is noise, and float32 sounds best. A layer that gains less goes back to float32, too.
+    least_speedup: Annotated[float, Meta(ge=0)] = 1.05
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named way to make a bundle small and fast."""
 
     name: Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._+-]*\Z", max_length=100)]
     about: str
-    components: dict[ComponentName, ComponentRecipe]
+    components: dict[ComponentName, ComponentRecipe] = field(default_factory=dict)
+    search: dict[ComponentName, Search] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[ComponentName]:
+        """The components that it is about."""
+        return [*self.components, *self.search]
 
 
 def recipe_names() -> list[str]:
@@ -114,15 +128,24 @@ def parse_recipe(text: bytes, where: str) -> Recipe:
         raise UsageError(
             f"recipe {where}: {error}", "docs/quantization.md explains the fields"
         ) from error
-    if not recipe.components:
+    if not recipe.names:
         raise UsageError(f"recipe {where} has no component", "add one under [components]")
+    if twice := [name for name in recipe.search if name in recipe.components]:
+        raise UsageError(
+            f"recipe {where}: {twice[0]} is given and searched",
+            f"remove [components.{twice[0]}] or [search.{twice[0]}]",
+        )
+    for component, search in recipe.search.items():
+        _check_limits(where, component, search.limits, "search")
     for component, part in recipe.components.items():
-        _check_limits(where, component, part)
+        _check_limits(where, component, part.limits, "components")
         _check_activations(where, component, part)
     return recipe
 
 
-def _check_limits(where: str, component: ComponentName, part: ComponentRecipe) -> None:
+def _check_limits(
+    where: str, component: ComponentName, limits: Mapping[str, float], table: str
+) -> None:
     """Every measure of the component has a limit: nothing is written without a proof."""
     known = [measure.name for measure in GATE_MEASURES if measure.component == component]
     if not known:
@@ -130,10 +153,10 @@ def _check_limits(where: str, component: ComponentName, part: ComponentRecipe) -
             f"recipe {where}: {component} can't be quantized yet",
             f"possible are {', '.join(sorted({m.component for m in GATE_MEASURES}))}",
         )
-    if set(part.limits) != set(known):
+    if set(limits) != set(known):
         raise UsageError(
-            f"recipe {where}: the limits of {component} are {', '.join(part.limits) or 'missing'}",
-            f"give exactly {', '.join(known)} under [components.{component}.limits]",
+            f"recipe {where}: the limits of {component} are {', '.join(limits) or 'missing'}",
+            f"give exactly {', '.join(known)} under [{table}.{component}.limits]",
         )
 
 
@@ -157,4 +180,4 @@ def _fits(layer: str, globs: Iterable[str]) -> bool:
 
 
 def _choice() -> str:
-    return f"choose {AUTO}, {', '.join(recipe_names())} or a file that ends in .toml"
+    return f"choose {', '.join(recipe_names())} or a file that ends in .toml"

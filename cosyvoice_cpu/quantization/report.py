@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cosyvoice_cpu.bundle.manifest import ComponentName, QualityResult
+
+
+@dataclass(frozen=True)
+class AttemptReport:
+    """One form of a component that was tried."""
+
+    recipe: str
+    precision: str
+    layers: int  # quantized
+    slow: dict[str, float]  # layers put back to float32, and their float32 time / quantized time
+    results: list[QualityResult]
+    speedup: float | None  # float32 time / quantized time
+    bytes_after: int
+    note: str | None  # what was decided on the way
+    refusal: str | None  # why it can't be taken
 
 
 @dataclass(frozen=True)
@@ -12,6 +27,7 @@ class ComponentReport:
     """One component of the recipe."""
 
     name: ComponentName
+    recipe: str  # the one that made it
     precision: str  # of the result
     layers: int  # quantized
     kept: list[str]  # layers that stayed float32
@@ -19,6 +35,7 @@ class ComponentReport:
     bytes_after: int
     speedup: float | None = None  # float32 time / quantized time; null if not measured
     put_back: str | None = None  # why it is float32 again, if it is
+    attempts: list[AttemptReport] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -31,5 +48,8 @@ class QuantizationReport:
     items: list[str]  # what was measured on
     bytes_before: int  # of the bundle
     bytes_after: int
+    memory_bytes: int  # predicted: what must fit into memory, beside mapped files
     forced: bool
     written: bool
+    resumed: int = 0  # measurements that an interrupted run had left
+    notes: list[str] = field(default_factory=list)  # what could not be measured, and why

@@ -11,26 +11,17 @@ from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.runtime.stages import BundleStages
 
-_ROUNDS = 5
 _TOKENS = 12  # decoded per round
+_ROUNDS, _FEWEST_ROUNDS = 7, 3
+_MOST_SECONDS = 10.0  # after which the fewest rounds are enough
+_LEAST_SECONDS = 0.002  # of a round: shorter ones measure the clock
 
 
 def speedup_of(name: ComponentName, sides: tuple[BundleStages, BundleStages], item: Item) -> float:
-    """Time of the first side / time of the second: decoded tokens of the speech LM, a flow step.
-
-    The minimum of rounds that alternate: what else runs on the machine can only add.
-    """
+    """Time of the first side / time of the second: decoded tokens of the speech LM, a flow step."""
     prepare = _decoding if name == "speech_lm" else _flow_step
-    calls = [prepare(stages, item) for stages in sides]
-    for call in calls:
-        call()  # opens sessions, touches pages
-    times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(_ROUNDS):
-        for call, spent in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            spent.append(time.perf_counter() - start)
-    return min(times[0]) / min(times[1])
+    first, second = (prepare(stages, item) for stages in sides)
+    return alternating_ratio(first, second)
 
 
 def _decoding(stages: BundleStages, item: Item) -> Callable[[], None]:
@@ -58,3 +49,27 @@ def _flow_step(stages: BundleStages, item: Item) -> Callable[[], None]:
         stages.flow_velocity(x, mask, mu, t, speaker, cond)
 
     return call
+
+
+def alternating_ratio(first: Callable[[], None], second: Callable[[], None]) -> float:
+    """Time of `first` / time of `second`: the minimum of rounds that alternate.
+
+    What else runs on the machine can only add.
+    """
+    begin = time.perf_counter()
+    first()
+    second()  # opens sessions, touches pages
+    repeats = max(1, round(_LEAST_SECONDS / max(_seconds(second, 1), 1e-6)))
+    times: list[tuple[float, float]] = []
+    while len(times) < _ROUNDS and (
+        len(times) < _FEWEST_ROUNDS or time.perf_counter() - begin < _MOST_SECONDS
+    ):
+        times.append((_seconds(first, repeats), _seconds(second, repeats)))
+    return min(pair[0] for pair in times) / min(pair[1] for pair in times)
+
+
+def _seconds(call: Callable[[], None], repeats: int) -> float:
+    start = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return time.perf_counter() - start
