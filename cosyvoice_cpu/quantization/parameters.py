@@ -6,7 +6,6 @@ recipes and reports see nothing else of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,10 +33,20 @@ class LayerParameters:
     weight_scale: NDArray[np.float32]  # [N]
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """All of a component's layers, and where the figures come from."""
+
+    method: str  # program and version
+    observer: ObserverName
+    items: list[str]  # what was played through the pipeline
+    layers: dict[str, LayerParameters]
+
+
 class LayerRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A layer's entry in the calibration report."""
 
-    minimum: float
+    minimum: float  # observed
     maximum: float
     scale: float
     zero_point: int
@@ -47,23 +56,17 @@ class CalibrationReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """`calibration.json`: where the fixed ranges of a component's activations come from."""
 
     component: ComponentName
-    method: str  # program and version
+    method: str
     observer: ObserverName
-    items: list[str]  # what was played through the pipeline
+    items: list[str]
     layers: dict[str, LayerRange]
 
 
-def calibration_report(
-    component: ComponentName,
-    method: str,
-    observer: ObserverName,
-    items: Sequence[str],
-    layers: Mapping[str, LayerParameters],
-) -> bytes:
+def calibration_text(component: ComponentName, found: Calibration) -> bytes:
     """The text of `calibration.json`."""
     ranges = {
         name: LayerRange(layer.minimum, layer.maximum, layer.scale, layer.zero_point)
-        for name, layer in layers.items()
+        for name, layer in found.layers.items()
     }
-    report = CalibrationReport(component, method, observer, list(items), ranges)
+    report = CalibrationReport(component, found.method, found.observer, found.items, ranges)
     return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"

@@ -20,28 +20,15 @@ Floats = NDArray[np.float32]
 _FIRST_CAPACITY = 512  # positions; a sentence of 10 s with its prompt
 
 
-class SpeechLMEngine:
-    """Session and tables; utterances are `start()`ed on it one at a time or side by side."""
+class EmbeddingRows:
+    """The tables of text and speech, which no graph reads."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Raises: BundleError if the component is missing or the engine refuses it."""
-        component = bundle.component("speech_lm")
+    def __init__(self, bundle: Bundle) -> None:
+        """Raises: BundleError if the component or a table is missing."""
         weights = bundle.file("speech_lm", "weights.safetensors")
-        self._session = open_session(
-            bundle.file("speech_lm", "speech_lm.onnx"),
-            threads,
-            prepack=holds_integers(component),
-        )
         self._ids: SpeechIds = bundle.manifest.synthesis.special_ids
         self._text = EmbeddingTable(weights, "text_embedding")
         self._speech = EmbeddingTable(weights, "speech_embedding")
-        cache = {
-            entry.name: entry.shape
-            for entry in self._session.get_inputs()
-            if entry.name.startswith("past_key_")
-        }
-        self._layers = len(cache)
-        _, self._kv_heads, _, self._head_dim = cache["past_key_0"]
 
     def rows(
         self,
@@ -68,6 +55,26 @@ class SpeechLMEngine:
     def speech_row(self, token_id: int) -> Floats:
         """One row [1, hidden] of the speech table."""
         return self._speech([token_id])
+
+
+class SpeechLMEngine(EmbeddingRows):
+    """Session and tables; utterances are `start()`ed on it one at a time or side by side."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Raises: BundleError if the component is missing or the engine refuses it."""
+        super().__init__(bundle)
+        self._session = open_session(
+            bundle.file("speech_lm", "speech_lm.onnx"),
+            threads,
+            prepack=holds_integers(bundle.component("speech_lm")),
+        )
+        cache = {
+            entry.name: entry.shape
+            for entry in self._session.get_inputs()
+            if entry.name.startswith("past_key_")
+        }
+        self._layers = len(cache)
+        _, self._kv_heads, _, self._head_dim = cache["past_key_0"]
 
     def start(self) -> LMUtterance:
         """An empty KV cache on this session."""
