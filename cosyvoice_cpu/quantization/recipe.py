@@ -48,6 +48,12 @@ class Activations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bits: Literal[7, 8] = 8
 
 
+class Smooth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Moving the size of input channels into the weights, see `quantization.smooth`."""
+
+    strength: Annotated[float, Meta(ge=0, le=1)] | Literal["search"]
+
+
 class ComponentRecipe(Form, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How one component is quantized: the form of its layers, and what differs from it."""
 
@@ -56,6 +62,7 @@ class ComponentRecipe(Form, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     keep: tuple[Keep, ...] = ()  # exceptions
     other: tuple[Other, ...] = ()  # layers in another form; the first that fits counts
     activations: Activations | None = None  # given if and only if a kernel needs a calibration
+    smooth: Smooth | None = None
     tables: dict[str, TableFormat] = field(
         default_factory=dict
     )  # embedding tables of the weight file

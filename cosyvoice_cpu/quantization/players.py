@@ -1,0 +1,146 @@
+"""Plays calibration items through an altered graph of one component, as synthesis would.
+
+    flow       all steps of the solver, both halves of the guidance, tokens and prompt of the clip
+    speech LM  one pass over prompt, text and the clip's tokens: teacher-forced
+
+The stage API gives a component's outputs alone; here every output of the graph is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.bundle.manifest import ComponentName
+from cosyvoice_cpu.bundle.reader import Bundle
+from cosyvoice_cpu.evaluation.parity_items import Item
+from cosyvoice_cpu.quantization.in_memory import open_model
+from cosyvoice_cpu.runtime.flow import graph_file
+from cosyvoice_cpu.runtime.ladder import size_for
+from cosyvoice_cpu.runtime.speech_lm import SpeechLMEngine
+from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.synthesis.noise import flow_noise
+from cosyvoice_cpu.synthesis.solver import solve
+
+Floats = NDArray[np.float32]
+Outputs = dict[str, NDArray[Any]]
+Alter = Callable[[onnx.ModelProto], None]
+
+_SPEECH_LM = "speech_lm.onnx"
+
+
+def graph_for(bundle: Bundle, name: ComponentName, item: Item) -> Path:
+    """The float graph that `item` is played through."""
+    if name == "speech_lm":
+        return bundle.file(name, _SPEECH_LM)
+    sizes = bundle.component(name).shapes.sizes
+    return bundle.file(name, graph_file("full", size_for(_frames(item), sizes) if sizes else None))
+
+
+class Player:
+    """Opens the altered graph once for each size that items need."""
+
+    def __init__(
+        self, stages: BundleStages, name: ComponentName, alter: Alter, *, prepack: bool = False
+    ) -> None:
+        """`alter` may add outputs, which are fetched, and int64 inputs `pick` [n]: row numbers."""
+        self._stages, self._name, self._alter, self._prepack = stages, name, alter, prepack
+        self._sessions: dict[Path, Any] = {}
+
+    def play(self, item: Item, picked: int = 1) -> Iterator[Outputs]:
+        """All outputs of each call; `picked` rows are drawn from those that hold something."""
+        path = graph_for(self._stages.bundle, self._name, item)
+        if path not in self._sessions:
+            self._sessions.clear()
+            model = onnx.load(str(path), load_external_data=False)
+            self._alter(model)
+            self._sessions[path] = open_model(
+                model, path.parent, self._stages.threads, prepack=self._prepack
+            )
+        session = self._sessions[path]
+        if self._name == "speech_lm":
+            yield self._read(session, item, picked)
+        else:
+            yield from self._solve(session, item, picked)
+
+    def _read(self, session: Any, item: Item, picked: int) -> Outputs:
+        engine = SpeechLMEngine(self._stages.bundle, self._stages.threads)
+        speech = [*item.prompt_tokens, *item.tokens]
+        rows = engine.rows(item.text_ids, item.prompt_text_ids, speech)
+        count = len(rows)
+        feed: dict[str, NDArray[Any]] = {
+            "inputs_embeds": rows[None],
+            "rows": np.arange(count),
+            "last_position": np.array([count - 1], np.int32),
+            "total_length": np.array([count], np.int32),
+        }
+        for entry in session.get_inputs():
+            if entry.name.startswith("past_"):
+                _, heads, _, width = entry.shape
+                feed[entry.name] = np.zeros((1, heads, count, width), np.float32)
+        return _run(session, feed, np.arange(count), picked)
+
+    def _solve(self, session: Any, item: Item, picked: int) -> Iterator[Outputs]:
+        manifest = self._stages.manifest
+        condition = self._stages.flow_condition(
+            item.tokens,
+            prompt_tokens=item.prompt_tokens,
+            prompt_mel=item.prompt_mel,
+            embedding=item.embedding,
+        )
+        calls: list[Outputs] = []
+
+        def velocity(
+            x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
+        ) -> Floats:
+            frames = x.shape[2]
+            size = session.get_inputs()[0].shape[2]
+            room = size - frames if isinstance(size, int) else 0
+            feed: dict[str, NDArray[Any]] = {
+                key: np.pad(array, ((0, 0), (0, 0), (0, room)))
+                for key, array in (("x", x), ("mu", mu), ("cond", cond))
+            }
+            feed |= {
+                "speaker": speaker,
+                "step": np.array(len(calls)),
+                "valid_frames": np.array([frames]),
+            }
+            halves = np.arange(len(x))[:, None] * (frames + room)
+            valid = (halves + np.arange(frames)).reshape(-1)
+            calls.append(_run(session, feed, valid, picked))
+            result: Floats = calls[-1]["velocity"][:, :, :frames]
+            return result
+
+        bins, frames = condition["mu"].shape
+        synthesis = manifest.synthesis
+        solve(
+            velocity,
+            flow_noise(frames, bins),
+            **condition,
+            cfg_rate=synthesis.cfg_rate,
+            steps=synthesis.solver_steps,
+        )
+        yield from calls
+
+
+def _run(
+    session: Any, feed: dict[str, NDArray[Any]], valid: NDArray[np.int64], picked: int
+) -> Outputs:
+    """All outputs but the KV cache; `valid` are the numbers of the rows that are no padding."""
+    if any(entry.name == "pick" for entry in session.get_inputs()):
+        step = int(feed["step"]) if "step" in feed else 0
+        drawn = np.random.default_rng(step).choice(valid, picked)
+        feed = feed | {"pick": np.sort(drawn)}
+    names = [entry.name for entry in session.get_outputs()]
+    names = [name for name in names if not name.startswith("present_")]
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def _frames(item: Item) -> int:
+    per_token = len(item.prompt_mel) // max(len(item.prompt_tokens), 1)
+    return per_token * (len(item.prompt_tokens) + len(item.tokens))
