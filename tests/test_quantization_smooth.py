@@ -17,13 +17,13 @@ from cosyvoice_cpu.evaluation.parity_items import Item, random_items
 from cosyvoice_cpu.evaluation.parity_measures import relative_error, sqnr_db
 from cosyvoice_cpu.export.weights import Weight, write_weights
 from cosyvoice_cpu.quantization.component import WEIGHTS
-from cosyvoice_cpu.quantization.folds import Fold, folded, folds_of
+from cosyvoice_cpu.quantization.folds import Fold, Smoothing, folded, folds_of
 from cosyvoice_cpu.quantization.imitation import imitated_product
 from cosyvoice_cpu.quantization.kernels import Form
 from cosyvoice_cpu.quantization.observe import observe, observed_layers
 from cosyvoice_cpu.quantization.players import graph_for
 from cosyvoice_cpu.quantization.recipe import load_recipe
-from cosyvoice_cpu.quantization.smooth import SEARCHED, describe, smoothing_scales
+from cosyvoice_cpu.quantization.smooth import SEARCHED, find_smoothing
 from cosyvoice_cpu.quantization.stored import read_weights
 from cosyvoice_cpu.runtime.stages import BundleStages
 
@@ -97,9 +97,9 @@ def test_smoothing_restores_what_outliers_cost(name: ComponentName, tmp_path: Pa
     arrays = observe(stages, name, [item_of(stages.bundle)], lambda done: None)
     seen = observed_layers(arrays)
     layers = {fold.layer: Form("dynamic-int8") for fold in folds}
-    scales, strengths = smoothing_scales(floats, layers, folds, seen, None, lambda done: None)
-    assert set(strengths.values()) <= set(SEARCHED)
-    smooth = folded(floats, folds, scales)
+    found = find_smoothing(floats, layers, folds, seen, None, lambda done: None)
+    assert set(found.strengths.values()) <= set(SEARCHED)
+    scales, smooth = found.scales, found.applied(floats)
     before, after = [], []
     for fold in folds:
         part, key = seen[fold.layer], f"{fold.layer}.weight"
@@ -138,14 +138,27 @@ def test_a_channel_that_never_varies_gets_a_finite_scale() -> None:
             array[0] = 0
         part.rows[:, 0] = 0
     layers = {fold.layer: Form("dynamic-int8") for fold in folds}
-    scales, _ = smoothing_scales(floats, layers, folds, seen, 0.5, lambda done: None)
+    scales = find_smoothing(floats, layers, folds, seen, 0.5, lambda done: None).scales
     assert len(scales) == len(folds)
     assert all(np.isfinite(scale).all() and (scale > 0).all() for scale in scales.values())
 
 
 def test_the_search_is_described_by_its_strengths() -> None:
-    assert describe({"a": 0.5, "b": 0.0, "c": 0.5}) == "smoothed 2 of 3 layers: strength 0.5 (2)"
-    assert describe({"a": 0.0}) == "smoothed 0 of 1 layers: strength none"
+    found = Smoothing([], {}, {"a": 0.5, "b": 0.0, "c": 0.5})
+    assert str(found) == "smoothed 2 of 3 layers: strength 0.5 (2)"
+    assert str(Smoothing([], {}, {"a": 0.0})) == "smoothed 0 of 1 layers: strength 0"
+
+
+@pytest.mark.parametrize("layer", ["layers.1.qkv", "layers.0.gate_up", "layers.1.out", "head"])
+def test_what_touches_one_layer_makes_the_same_of_its_weight_as_everything(layer: str) -> None:
+    folds, floats = folds_and_weights(open_bundle(float_bundle()), "speech_lm")
+    rng = np.random.default_rng(0)
+    scales = {fold.layer: rng.uniform(0.5, 2, fold.scales).astype(np.float32) for fold in folds}
+    smoothing = Smoothing(folds, scales, dict.fromkeys(scales, 0.5))
+    alone = smoothing.around(layer).applied(floats)
+    weights = [part[f"{layer}.weight"].load() for part in (alone, smoothing.applied(floats))]
+    assert np.array_equal(*weights)
+    assert len([name for name in floats if alone[name] is not floats[name]]) < 6
 
 
 def test_a_recipe_says_how_strongly() -> None:

@@ -53,11 +53,11 @@ def observe(
     player = Player(stages, name, _watching)
     found: dict[str, list[Floats]] = {}
     for count, item in enumerate(items):
-        for outputs in player.play(item, _ROWS.get(name, _ROWS_OF_A_STEP)):
+        for call in player.play(item, _ROWS.get(name, _ROWS_OF_A_STEP)):
             for layer in layers:
                 for part in ("low", "high", "rows"):
                     key = f"{layer}.{part}"
-                    found.setdefault(key, []).append(outputs[f"watched/{key}"])
+                    found.setdefault(key, []).append(call.outputs[f"watched/{key}"])
         progress((count + 1) / len(items))
     return {key: _joined(key, arrays) for key, arrays in found.items()}
 

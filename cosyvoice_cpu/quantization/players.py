@@ -8,7 +8,8 @@ The stage API gives a component's outputs alone; here every output of the graph 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,18 @@ from cosyvoice_cpu.synthesis.noise import flow_noise
 from cosyvoice_cpu.synthesis.solver import solve
 
 Floats = NDArray[np.float32]
-Outputs = dict[str, NDArray[Any]]
+Arrays = dict[str, NDArray[Any]]
 Alter = Callable[[onnx.ModelProto], None]
 
 _SPEECH_LM = "speech_lm.onnx"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One run of the graph: what it was given, and all it gave but the KV cache."""
+
+    feed: Arrays
+    outputs: Arrays
 
 
 def graph_for(bundle: Bundle, name: ComponentName, item: Item) -> Path:
@@ -52,8 +61,20 @@ class Player:
         self._stages, self._name, self._alter, self._prepack = stages, name, alter, prepack
         self._sessions: dict[Path, Any] = {}
 
-    def play(self, item: Item, picked: int = 1) -> Iterator[Outputs]:
-        """All outputs of each call; `picked` rows are drawn from those that hold something."""
+    def play(self, item: Item, picked: int = 1) -> Iterator[Call]:
+        """Every call that `item` takes; `picked` rows are drawn from those that are no padding."""
+        session = self._open(item)
+        if self._name == "speech_lm":
+            yield self._read(session, item, picked)
+        else:
+            yield from self._solve(session, item, picked)
+
+    def again(self, item: Item, calls: Iterable[Call]) -> list[Call]:
+        """What this graph makes of the feeds of `calls`, which another one had for `item`."""
+        session = self._open(item)
+        return [Call(call.feed, _run(session, call.feed)) for call in calls]
+
+    def _open(self, item: Item) -> Any:
         path = graph_for(self._stages.bundle, self._name, item)
         if path not in self._sessions:
             self._sessions.clear()
@@ -62,18 +83,14 @@ class Player:
             self._sessions[path] = open_model(
                 model, path.parent, self._stages.threads, prepack=self._prepack
             )
-        session = self._sessions[path]
-        if self._name == "speech_lm":
-            yield self._read(session, item, picked)
-        else:
-            yield from self._solve(session, item, picked)
+        return self._sessions[path]
 
-    def _read(self, session: Any, item: Item, picked: int) -> Outputs:
+    def _read(self, session: Any, item: Item, picked: int) -> Call:
         engine = SpeechLMEngine(self._stages.bundle, self._stages.threads)
         speech = [*item.prompt_tokens, *item.tokens]
         rows = engine.rows(item.text_ids, item.prompt_text_ids, speech)
         count = len(rows)
-        feed: dict[str, NDArray[Any]] = {
+        feed: Arrays = {
             "inputs_embeds": rows[None],
             "rows": np.arange(count),
             "last_position": np.array([count - 1], np.int32),
@@ -83,9 +100,10 @@ class Player:
             if entry.name.startswith("past_"):
                 _, heads, _, width = entry.shape
                 feed[entry.name] = np.zeros((1, heads, count, width), np.float32)
-        return _run(session, feed, np.arange(count), picked)
+        feed |= _drawn(session, np.arange(count), picked)
+        return Call(feed, _run(session, feed))
 
-    def _solve(self, session: Any, item: Item, picked: int) -> Iterator[Outputs]:
+    def _solve(self, session: Any, item: Item, picked: int) -> Iterator[Call]:
         manifest = self._stages.manifest
         condition = self._stages.flow_condition(
             item.tokens,
@@ -93,7 +111,7 @@ class Player:
             prompt_mel=item.prompt_mel,
             embedding=item.embedding,
         )
-        calls: list[Outputs] = []
+        calls: list[Call] = []
 
         def velocity(
             x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
@@ -101,7 +119,7 @@ class Player:
             frames = x.shape[2]
             size = session.get_inputs()[0].shape[2]
             room = size - frames if isinstance(size, int) else 0
-            feed: dict[str, NDArray[Any]] = {
+            feed: Arrays = {
                 key: np.pad(array, ((0, 0), (0, 0), (0, room)))
                 for key, array in (("x", x), ("mu", mu), ("cond", cond))
             }
@@ -112,8 +130,9 @@ class Player:
             }
             halves = np.arange(len(x))[:, None] * (frames + room)
             valid = (halves + np.arange(frames)).reshape(-1)
-            calls.append(_run(session, feed, valid, picked))
-            result: Floats = calls[-1]["velocity"][:, :, :frames]
+            feed |= _drawn(session, valid, picked, seed=len(calls))
+            calls.append(Call(feed, _run(session, feed)))
+            result: Floats = calls[-1].outputs["velocity"][:, :, :frames]
             return result
 
         bins, frames = condition["mu"].shape
@@ -128,14 +147,14 @@ class Player:
         yield from calls
 
 
-def _run(
-    session: Any, feed: dict[str, NDArray[Any]], valid: NDArray[np.int64], picked: int
-) -> Outputs:
-    """All outputs but the KV cache; `valid` are the numbers of the rows that are no padding."""
-    if any(entry.name == "pick" for entry in session.get_inputs()):
-        step = int(feed["step"]) if "step" in feed else 0
-        drawn = np.random.default_rng(step).choice(valid, picked)
-        feed = feed | {"pick": np.sort(drawn)}
+def _drawn(session: Any, valid: NDArray[np.int64], picked: int, seed: int = 0) -> Arrays:
+    """The input `pick` where the graph has one, from the numbers of rows that are no padding."""
+    if all(entry.name != "pick" for entry in session.get_inputs()):
+        return {}
+    return {"pick": np.sort(np.random.default_rng(seed).choice(valid, picked))}
+
+
+def _run(session: Any, feed: Arrays) -> Arrays:
     names = [entry.name for entry in session.get_outputs()]
     names = [name for name in names if not name.startswith("present_")]
     return dict(zip(names, session.run(names, feed), strict=True))

@@ -11,14 +11,13 @@ kernel will compute it, on rows that were seen in calibration.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.export.weights import Weight
-from cosyvoice_cpu.quantization.folds import Fold
+from cosyvoice_cpu.quantization.folds import Fold, Smoothing
 from cosyvoice_cpu.quantization.imitation import imitated_product
 from cosyvoice_cpu.quantization.kernels import Form
 from cosyvoice_cpu.quantization.observe import Observed
@@ -31,18 +30,15 @@ _COLUMNS = 384  # of a weight that the error is estimated on
 _WIDEST = 1e4  # largest scale / smallest: a channel without input must not become one of weights
 
 
-def smoothing_scales(
+def find_smoothing(
     floats: Mapping[str, Weight],
     layers: Mapping[str, Form],
     folds: Sequence[Fold],
     observed: Mapping[str, Observed],
     strength: float | None,
     progress: Callable[[float], None],
-) -> tuple[dict[str, Floats], dict[str, float]]:
-    """The scales of each quantized layer that has a fold, and their strengths.
-
-    `strength` None is searched. A layer that is best left alone has no entry in the scales.
-    """
+) -> Smoothing:
+    """The scales of each quantized layer that has a fold; `strength` None is searched."""
     scales: dict[str, Floats] = {}
     strengths: dict[str, float] = {}
     wanted = [fold for fold in folds if fold.layer in layers and fold.layer in observed]
@@ -58,14 +54,7 @@ def smoothing_scales(
         if chosen:
             scales[fold.layer] = tried[chosen]
         progress((count + 1) / len(wanted))
-    return scales, strengths
-
-
-def describe(strengths: Mapping[str, float]) -> str:
-    """As in "smoothed 40 of 66 layers: strength 0.5 (30), 0.6 (10)"."""
-    counts = Counter(value for value in strengths.values() if value)
-    often = ", ".join(f"{value:g} ({number})" for value, number in counts.most_common())
-    return f"smoothed {counts.total()} of {len(strengths)} layers: strength {often or 'none'}"
+    return Smoothing(folds, scales, strengths)
 
 
 def _scale(strength: float, fold: Fold, weight: Floats, seen: Observed, form: Form) -> Floats:
