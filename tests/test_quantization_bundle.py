@@ -44,7 +44,7 @@ logits_sqnr_db = 90.0
 """
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", [name for name in recipe_names() if name != "naive-int8"])
 def test_a_quantized_bundle_speaks(recipe: str) -> None:
     stages = load_bundle(int8_bundle(recipe))
     tokens = stages.generate_speech_tokens(ids("lm_text_ids"), max_tokens=30)

@@ -73,7 +73,7 @@ def test_a_recipe_may_be_a_file(tmp_path: Path) -> None:
         ),
         ("logits_sqnr_db = 25.0", "", "the limits of speech_lm are missing"),
         ("logits_sqnr_db = 25.0", 'logits_sqnr_db = "high"', "Expected `float`"),
-        ("speech_lm", "vocoder", "vocoder can't be quantized yet"),
+        ("speech_lm", "text_tokenizer", "text_tokenizer can't be quantized yet"),
         ('kernel = "w', 'block_size = 100\nkernel = "w', "Invalid enum value 100"),
         ("about", "about about", "TOML|Expected|Invalid"),
     ],

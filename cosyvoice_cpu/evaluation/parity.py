@@ -152,8 +152,12 @@ class GateMeasure:
 
 GATE_MEASURES = (
     GateMeasure("logits_sqnr_db", "speech_lm", "logits", "at_least", sqnr_db),
+    GateMeasure("mu_sqnr_db", "flow_encoder", "mu", "at_least", sqnr_db),
+    GateMeasure("speaker_sqnr_db", "flow_encoder", "speaker", "at_least", sqnr_db),
     GateMeasure("velocity_sqnr_db", "flow_estimator", "velocity", "at_least", sqnr_db),
     GateMeasure("mel_sqnr_db", "flow_estimator", "mel", "at_least", sqnr_db),
     GateMeasure("spectrum_db", "flow_estimator", "waveform", "at_most", spectrum_difference_db),
     GateMeasure("waveform_sqnr_db", "flow_estimator", "waveform", "at_least", sqnr_db),
+    GateMeasure("vocoded_spectrum_db", "vocoder", "vocoded", "at_most", spectrum_difference_db),
+    GateMeasure("vocoded_sqnr_db", "vocoder", "vocoded", "at_least", sqnr_db),
 )

@@ -49,8 +49,11 @@ _SPECTRUM = "spectrum"
 
 ROWS = (
     Row("logits", "tensor", "speech_lm", ("speech_lm",), "logits", 1e-4, 1e-2, "logits_sqnr_db"),
-    Row("mu", "tensor", "flow_encoder", ("flow_encoder",), "mu", 1e-4, 1e-2),
-    Row("speaker", "tensor", "flow_encoder", ("flow_encoder",), "speaker", 1e-4, 1e-2),
+    Row("mu", "tensor", "flow_encoder", ("flow_encoder",), "mu", 1e-4, 1e-2, "mu_sqnr_db"),
+    Row(
+        *("speaker", "tensor", "flow_encoder", ("flow_encoder",), "speaker"),
+        *(1e-4, 1e-2, "speaker_sqnr_db"),
+    ),
     Row(
         *("velocity", "tensor", "flow_estimator", ("flow_estimator",), "velocity"),
         *(1e-4, 1e-2, "velocity_sqnr_db"),
@@ -61,7 +64,10 @@ ROWS = (
     ),
     Row("f0", "tensor", "vocoder", ("vocoder",), "f0", 1e-4, 1e-2),
     Row("excitation", "tensor", "vocoder", ("vocoder",), "source", 2e-3, 1e-1),
-    Row("waveform of a given mel", "tensor", "vocoder", ("vocoder",), "vocoded", 2e-3, 1e-1),
+    Row(
+        *("waveform of a given mel", "tensor", "vocoder", ("vocoder",), "vocoded"),
+        *(2e-3, 1e-1, "vocoded_sqnr_db"),
+    ),
     Row("mel", "mel", "flow_estimator", _FLOW, "mel", 1e-3, 5e-2, "mel_sqnr_db"),
     Row(
         *(_SPECTRUM, "spectrum", "vocoder", _ALL, "waveform"),

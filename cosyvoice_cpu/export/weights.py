@@ -127,7 +127,7 @@ def write_weights(
         file.write(text)
         for name in order:
             weight = weights[name]
-            array = np.ascontiguousarray(weight.load(), dtype=weight.dtype)
+            array = np.asarray(weight.load(), dtype=weight.dtype, order="C")
             if array.shape != weight.shape:
                 raise ValueError(f"{name}: shape {array.shape}, announced as {weight.shape}")
             stored[name] = StoredWeight(

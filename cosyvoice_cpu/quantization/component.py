@@ -12,7 +12,12 @@ from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.export.weights import Weight, write_weights
 from cosyvoice_cpu.quantization.kernels import KERNELS, Form, pack_table
-from cosyvoice_cpu.quantization.parameters import LayerParameters
+from cosyvoice_cpu.quantization.parameters import (
+    CALIBRATION_FILE,
+    Calibration,
+    LayerParameters,
+    calibration_text,
+)
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe
 from cosyvoice_cpu.quantization.rewrite import WEIGHT, layers_of, rewrite_graph
 from cosyvoice_cpu.quantization.stored import read_weights
@@ -33,6 +38,7 @@ class ComponentPlan:
     floats: dict[str, Weight]  # all weights as they are
     weights: dict[str, Weight]  # and as they will be
     bytes_before: int  # of the component's files
+    calibration: Calibration | None = None  # if the recipe needs one and it has been made
 
     @property
     def precision(self) -> str:
@@ -50,16 +56,16 @@ def plan_component(
     bundle: Bundle,
     name: ComponentName,
     recipe: ComponentRecipe,
-    calibrated: Mapping[str, LayerParameters] | None = None,
     *,
+    calibration: Calibration | None = None,
     floats: Mapping[str, Weight] | None = None,
     put_back: Collection[str] = (),
 ) -> ComponentPlan:
     """What `recipe` would do; reads headers and graphs only.
 
-    `calibrated` is what a calibration found for each layer; a recipe with fixed activation ranges
-    can be planned without, but not written. `floats` replaces the bundle's own weights, `put_back`
-    are layers that stay float32 whatever the recipe says.
+    `calibration` has the ranges of activations; a recipe that fixes them can be planned without,
+    but not written. `floats` replaces the bundle's own weights, `put_back` are layers that stay
+    float32 whatever the recipe says.
 
     Raises: BundleError unless the component is float32, UsageError for a recipe that does not fit.
     """
@@ -86,7 +92,8 @@ def plan_component(
         kept=[layer for layer in found if layer not in layers],
         graphs=graphs,
         floats=floats,
-        weights=_packed(recipe, layers, floats, calibrated or {}),
+        weights=_packed(recipe, layers, floats, calibration.layers if calibration else {}),
+        calibration=calibration,
         bytes_before=sum(entry.size for entry in component.files),
     )
 
@@ -97,6 +104,9 @@ def write_component(
     """Write the component's weights, one tensor at a time, and its graphs; the manifest's entry."""
     name = plan.name
     stored = write_weights(writer.path_for(name, WEIGHTS), plan.weights)
+    if plan.calibration:
+        report = calibration_text(name, plan.calibration)
+        writer.path_for(name, CALIBRATION_FILE).write_bytes(report)
     for file in plan.graphs:
         rewrite_graph(
             bundle.file(name, file),

@@ -18,9 +18,11 @@ _LEAST_SECONDS = 0.002  # of a round: shorter ones measure the clock
 
 
 def speedup_of(name: ComponentName, sides: tuple[BundleStages, BundleStages], item: Item) -> float:
-    """Time of the first side / time of the second: decoded tokens of the speech LM, a flow step."""
-    prepare = _decoding if name == "speech_lm" else _flow_step
-    first, second = (prepare(stages, item) for stages in sides)
+    """Time of the first side / time of the second, on a call that its component does most of.
+
+    Decoded tokens of the speech LM, the flow's condition, a flow step, a waveform.
+    """
+    first, second = (_CALLS[name](stages, item) for stages in sides)
     return alternating_ratio(first, second)
 
 
@@ -36,10 +38,7 @@ def _decoding(stages: BundleStages, item: Item) -> Callable[[], None]:
 
 
 def _flow_step(stages: BundleStages, item: Item) -> Callable[[], None]:
-    frames = (
-        len(item.prompt_mel) // len(item.prompt_tokens) * len([*item.prompt_tokens, *item.tokens])
-    )
-    bins = item.prompt_mel.shape[1]
+    frames, bins = _frames(stages, item), item.prompt_mel.shape[1]
     rng = np.random.default_rng(0)
     x, mu, cond = (rng.standard_normal((2, bins, frames)).astype(np.float32) for _ in range(3))
     speaker = rng.standard_normal((2, bins)).astype(np.float32)
@@ -49,6 +48,42 @@ def _flow_step(stages: BundleStages, item: Item) -> Callable[[], None]:
         stages.flow_velocity(x, mask, mu, t, speaker, cond)
 
     return call
+
+
+def _condition(stages: BundleStages, item: Item) -> Callable[[], None]:
+    def call() -> None:
+        stages.flow_condition(
+            item.tokens,
+            prompt_tokens=item.prompt_tokens,
+            prompt_mel=item.prompt_mel,
+            embedding=item.embedding,
+        )
+
+    return call
+
+
+def _waveform(stages: BundleStages, item: Item) -> Callable[[], None]:
+    frames, bins = _frames(stages, item), item.prompt_mel.shape[1]
+    mel = np.random.default_rng(0).standard_normal((bins, frames)).astype(np.float32)
+    source = stages.f0_to_source(np.full(frames, 100, np.float32))
+
+    def call() -> None:
+        stages.mel_to_waveform(mel, source=source)
+
+    return call
+
+
+def _frames(stages: BundleStages, item: Item) -> int:
+    tokens = len(item.prompt_tokens) + len(item.tokens)
+    return round(tokens * stages.manifest.audio.mel_frames_per_token)
+
+
+_CALLS: dict[ComponentName, Callable[[BundleStages, Item], Callable[[], None]]] = {
+    "speech_lm": _decoding,
+    "flow_encoder": _condition,
+    "flow_estimator": _flow_step,
+    "vocoder": _waveform,
+}
 
 
 def alternating_ratio(first: Callable[[], None], second: Callable[[], None]) -> float:

@@ -21,6 +21,7 @@ from cosyvoice_cpu.quantization.component import (
 from cosyvoice_cpu.quantization.findings import Findings, digest_of, item_digest
 from cosyvoice_cpu.quantization.gate import judge_worst, measure, reference_outputs
 from cosyvoice_cpu.quantization.layer_timing import layer_speedups
+from cosyvoice_cpu.quantization.ranges import calibration_for
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe
 from cosyvoice_cpu.quantization.search import Attempt, Candidate
 from cosyvoice_cpu.quantization.timing import speedup_of
@@ -60,7 +61,25 @@ class Workshop:
         self, name: ComponentName, part: ComponentRecipe, put_back: Collection[str] = ()
     ) -> ComponentPlan:
         """What `part` makes of a component, fitted to the calibration items, without `put_back`."""
-        return plan_component(self._source, name, part, put_back=put_back)
+        plan = plan_component(self._source, name, part, put_back=put_back)
+        calibration = calibration_for(
+            self._source,
+            plan,
+            self._materials.calibration,
+            self._materials.findings,
+            self._threads,
+            lambda done: self._materials.tell(f"{name}: observing activations", done),
+        )
+        if calibration is None:
+            return plan
+        return plan_component(
+            self._source,
+            name,
+            part,
+            calibration=calibration,
+            floats=plan.floats,
+            put_back=put_back,
+        )
 
     def attempt(
         self, name: ComponentName, candidate: Candidate, least_speedup: float | None
