@@ -53,8 +53,8 @@ def test_the_fastest_that_passes_is_taken() -> None:
     assert attempts[2].refusal(1.05) == "mel_sqnr_db is 12.25, the limit is 20"
 
 
-def test_a_lead_within_the_noise_does_not_count() -> None:
-    best = fastest([attempt("a", 2.0), attempt("b", 2.05)], 1.05)
+def test_of_two_that_are_as_fast_the_better_one_is_taken() -> None:
+    best = fastest([attempt("a", 2.0, value=45.0), attempt("b", 2.05), attempt("c", 1.9)], 1.05)
     assert best
     assert best.candidate.recipe == "a"
 
@@ -139,3 +139,32 @@ def test_layers_that_are_put_back_are_float_products_again(tmp_path: Path) -> No
     whole: ComponentPlan = plan_component(bundle, "speech_lm", part)
     assert plan.bytes_after > whole.bytes_after
     assert isinstance(whole.weights["head.weight"], Weight)
+
+
+def test_a_candidate_that_just_fails_gives_up_its_most_sensitive_layers(tmp_path: Path) -> None:
+    whole = quantize_bundle(
+        float_bundle(), tmp_path / "whole", recipe="int8", components=["speech_lm"]
+    )
+    limit = whole.results[0].value + 0.3
+    path = tmp_path / "mine.toml"
+    text = SEARCH.replace('["int8", "int4-lm", "dynamic-int8"]', '["int8"]')
+    path.write_text(text.replace("25.0", f"{limit}"))
+    report = quantize_bundle(float_bundle(), tmp_path / "out", recipe=str(path))
+    (part,) = report.components
+    (attempt,) = part.attempts
+    assert part.put_back is None
+    assert report.results[0].value >= limit
+    assert 1 <= len(attempt.sensitive) <= 2  # of nine layers
+    assert set(attempt.sensitive) <= set(part.kept)
+
+
+def test_a_candidate_that_fails_by_far_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = SEARCH.replace('["int8", "int4-lm", "dynamic-int8"]', '["int4-lm"]')
+    path.write_text(text)
+    report = quantize_bundle(float_bundle(), tmp_path / "out", recipe=str(path))
+    (part,) = report.components
+    assert part.precision == "float32"
+    assert part.put_back
+    assert part.put_back.startswith("logits_sqnr_db is ")
+    assert not part.attempts[0].sensitive

@@ -16,6 +16,7 @@ from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.evaluation.parity_items import Item, random_items
 from cosyvoice_cpu.evaluation.parity_measures import relative_error, sqnr_db
 from cosyvoice_cpu.export.weights import Weight, write_weights
+from cosyvoice_cpu.quantization import quantize_bundle
 from cosyvoice_cpu.quantization.component import WEIGHTS
 from cosyvoice_cpu.quantization.folds import Fold, Smoothing, folded, folds_of
 from cosyvoice_cpu.quantization.imitation import imitated_product
@@ -165,3 +166,21 @@ def test_a_recipe_says_how_strongly() -> None:
     part = load_recipe("smooth-int8").components["flow_estimator"]
     assert part.smooth
     assert part.smooth.strength == "search"
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_a_network_with_outliers_passes_only_when_it_is_smoothed(
+    name: ComponentName, tmp_path: Path
+) -> None:
+    bundle = scaled_bundle(tmp_path, name, spread=1.0)
+    values = {}
+    for recipe in ("int8", "smooth-int8"):
+        report = quantize_bundle(
+            bundle, tmp_path / recipe, recipe=recipe, components=[name], force=True
+        )
+        values[recipe] = report.results[0].value
+        assert report.forced == (recipe == "int8")
+        smoothing = report.components[0].attempts[0].smoothing
+        assert bool(smoothing) == (recipe == "smooth-int8")
+    print(name, values)
+    assert values["smooth-int8"] > values["int8"] + 5

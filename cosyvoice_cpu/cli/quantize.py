@@ -139,11 +139,14 @@ def _print_attempt(attempt: AttemptReport, part: ComponentReport, *, dry: bool) 
             fate = "taken" if attempt.recipe == part.recipe else "passes, slower"
         size = megabytes(attempt.bytes_after)
         typer.echo(f"    {attempt.recipe}: {attempt.precision}, {size}{speed}; {fate}")
-    if attempt.note:
-        typer.echo(f"      {attempt.note}")
+    if attempt.smoothing:
+        typer.echo(f"      {attempt.smoothing}")
     if attempt.slow:
         layers = ", ".join(f"{layer} ({faster:.2f})" for layer, faster in attempt.slow.items())
         typer.echo(f"      not faster than float32, so put back: {layers}")
+    if attempt.sensitive:
+        layers = ", ".join(f"{layer} ({db:.1f} dB)" for layer, db in attempt.sensitive.items())
+        typer.echo(f"      the most sensitive, so put back: {layers}")
 
 
 def _print_results(results: Sequence[QualityResult]) -> None:

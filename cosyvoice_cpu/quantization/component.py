@@ -11,6 +11,7 @@ from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.export.weights import Weight, write_weights
+from cosyvoice_cpu.quantization.folds import Smoothing
 from cosyvoice_cpu.quantization.kernels import KERNELS, Form, pack_table
 from cosyvoice_cpu.quantization.parameters import (
     CALIBRATION_FILE,
@@ -35,9 +36,10 @@ class ComponentPlan:
     layers: dict[str, Form]  # those that are quantized, and how
     kept: list[str]  # layers that stay float32
     graphs: list[str]  # file names
-    floats: dict[str, Weight]  # all weights as they are
+    floats: dict[str, Weight]  # all weights as they are, smoothed if they are to be
     weights: dict[str, Weight]  # and as they will be
     bytes_before: int  # of the component's files
+    smoothing: Smoothing | None = None  # if the recipe asks for it and it has been found
     calibration: Calibration | None = None  # if the recipe needs one and it has been made
 
     @property
@@ -58,14 +60,14 @@ def plan_component(
     recipe: ComponentRecipe,
     *,
     calibration: Calibration | None = None,
-    floats: Mapping[str, Weight] | None = None,
+    smoothing: Smoothing | None = None,
     put_back: Collection[str] = (),
 ) -> ComponentPlan:
     """What `recipe` would do; reads headers and graphs only.
 
     `calibration` has the ranges of activations; a recipe that fixes them can be planned without,
-    but not written. `floats` replaces the bundle's own weights, `put_back` are layers that stay
-    float32 whatever the recipe says.
+    but not written. `smoothing` has the scales of a recipe that evens out channels, `put_back` are
+    layers that stay float32 whatever the recipe says.
 
     Raises: BundleError unless the component is float32, UsageError for a recipe that does not fit.
     """
@@ -83,7 +85,9 @@ def plan_component(
         found |= layers_of(bundle.file(name, file), convolutions=convolutions)
     forms = {layer: None if layer in put_back else recipe.form_of(layer) for layer in found}
     layers = {layer: form for layer, form in forms.items() if form}
-    floats = dict(floats or read_weights(bundle.file(name, WEIGHTS)))
+    floats = read_weights(bundle.file(name, WEIGHTS))
+    if smoothing:
+        floats = smoothing.applied(floats)
     _require_use(name, recipe, forms, floats)
     return ComponentPlan(
         name=name,
@@ -93,6 +97,7 @@ def plan_component(
         graphs=graphs,
         floats=floats,
         weights=_packed(recipe, layers, floats, calibration.layers if calibration else {}),
+        smoothing=smoothing,
         calibration=calibration,
         bytes_before=sum(entry.size for entry in component.files),
     )

@@ -92,6 +92,27 @@ class Smoothing:
         return f"smoothed {counts.total()} of {len(self.strengths)} layers: strength {often or 0}"
 
 
+def smoothing_arrays(smoothing: Smoothing) -> dict[str, NDArray[np.generic]]:
+    """As plain arrays, to be kept."""
+    strengths = {f"{layer}.strength": value for layer, value in smoothing.strengths.items()}
+    kept = {key: np.array(value, np.float32) for key, value in strengths.items()}
+    return {**kept, **{f"{layer}.scale": scale for layer, scale in smoothing.scales.items()}}
+
+
+def smoothing_of(folds: Sequence[Fold], arrays: Mapping[str, NDArray[np.generic]]) -> Smoothing:
+    """What `smoothing_arrays` gave."""
+
+    def those(end: str) -> dict[str, Floats]:
+        return {
+            key.removesuffix(end): np.asarray(array, np.float32)
+            for key, array in arrays.items()
+            if key.endswith(end)
+        }
+
+    strengths = {layer: round(value.item(), 3) for layer, value in those(".strength").items()}
+    return Smoothing(folds, those(".scale"), strengths)
+
+
 def folds_of(name: ComponentName, graph: Path, floats: Mapping[str, Weight]) -> list[Fold]:
     """Every fold of a component whose float graph is at `graph`; none for other components."""
     if name == "flow_estimator":

@@ -142,7 +142,7 @@ def _planned(
             bytes_before=entries[0].bytes_before,
             bytes_after=entries[0].bytes_after,
             attempts=[
-                _attempt_report(Attempt(candidate, plan, [], None, {}), None)
+                _attempt_report(Attempt(candidate, plan), None)
                 for candidate, plan in zip(candidates[name], entries, strict=True)
             ],
         )
@@ -194,10 +194,11 @@ def _attempt_report(attempt: Attempt, refusal: str | None) -> AttemptReport:
         precision=attempt.plan.precision,
         layers=len(attempt.plan.layers),
         slow=attempt.slow,
+        sensitive=attempt.sensitive,
         results=attempt.results,
         speedup=attempt.speedup,
         bytes_after=attempt.plan.bytes_after,
-        note=attempt.note,
+        smoothing=str(attempt.plan.smoothing) if attempt.plan.smoothing else None,
         refusal=refusal,
     )
 

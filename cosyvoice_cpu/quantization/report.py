@@ -15,10 +15,11 @@ class AttemptReport:
     precision: str
     layers: int  # quantized
     slow: dict[str, float]  # layers put back to float32, and their float32 time / quantized time
+    sensitive: dict[str, float]  # layers put back for quality, and the SQNR in dB of each alone
     results: list[QualityResult]
     speedup: float | None  # float32 time / quantized time
     bytes_after: int
-    note: str | None  # what was decided on the way
+    smoothing: str | None  # what was evened out
     refusal: str | None  # why it can't be taken
 
 

@@ -8,7 +8,7 @@ faster than float32 here, the component stays float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,7 +17,8 @@ from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.quantization.component import ComponentPlan
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe, Recipe, load_recipe
 
-_TIE = 1.03  # a lead of less is noise, so the candidate that is listed first stays
+_SPECTRUM_DB = 3.0
+_TIE = 1.03  # a lead of less is noise
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,20 @@ class Attempt:
 
     candidate: Candidate
     plan: ComponentPlan
-    results: list[QualityResult]  # empty if there was nothing to measure
-    speedup: float | None  # float32 time / its time
-    slow: dict[str, float]  # layers that went back to float32, and how fast they were
-    note: str | None = None  # what was decided on the way
+    results: list[QualityResult] = field(default_factory=list)  # empty without anything to measure
+    speedup: float | None = None  # float32 time / its time
+    slow: dict[str, float] = field(default_factory=dict)  # put back to float32; how fast they were
+    sensitive: dict[str, float] = field(default_factory=dict)  # put back; SQNR in dB of each alone
+
+    @property
+    def shortfall_db(self) -> float:
+        """How far the results are behind their limits, at most; 0 or less if all pass.
+
+        Of SQNRs; a spectrum that is too different counts as 3 dB.
+        """
+        short = [r.limit - r.value for r in self.results if r.bound == "at_least"]
+        others = [_SPECTRUM_DB for r in self.results if r.bound == "at_most" and not r.passed]
+        return max([*short, *others], default=0.0)
 
     def refusal(self, least_speedup: float) -> str | None:
         """Why the component can't be this, None if it can."""
@@ -73,11 +84,11 @@ def candidates_of(recipe: Recipe, component: ComponentName) -> list[Candidate]:
 
 
 def fastest(attempts: Sequence[Attempt], least_speedup: float) -> Attempt | None:
-    """The fastest of those that nothing speaks against, None if there is none."""
-    best: Attempt | None = None
-    most = 0.0
-    for attempt in attempts:
-        speedup = attempt.speedup or 0.0
-        if attempt.refusal(least_speedup) is None and speedup > most * _TIE:
-            best, most = attempt, speedup
-    return best
+    """The fastest of those that nothing speaks against, None if there is none.
+
+    Of those that are as fast within the noise, the one that is best within its limits.
+    """
+    good = [attempt for attempt in attempts if attempt.refusal(least_speedup) is None]
+    most = max((attempt.speedup or 0.0 for attempt in good), default=0.0)
+    as_fast = [attempt for attempt in good if (attempt.speedup or 0.0) * _TIE >= most]
+    return min(as_fast, key=lambda attempt: attempt.shortfall_db, default=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
@@ -18,15 +18,23 @@ from cosyvoice_cpu.quantization.component import (
     plan_component,
     write_component,
 )
-from cosyvoice_cpu.quantization.findings import Findings, digest_of, item_digest
+from cosyvoice_cpu.quantization.findings import Arrays, Findings, digest_of, item_digest
+from cosyvoice_cpu.quantization.folds import Smoothing, folds_of, smoothing_arrays, smoothing_of
 from cosyvoice_cpu.quantization.gate import judge_worst, measure, reference_outputs
 from cosyvoice_cpu.quantization.layer_timing import layer_speedups
+from cosyvoice_cpu.quantization.observe import observe, observed_layers
+from cosyvoice_cpu.quantization.players import graph_for
 from cosyvoice_cpu.quantization.ranges import calibration_for
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe
 from cosyvoice_cpu.quantization.search import Attempt, Candidate
+from cosyvoice_cpu.quantization.sensitivity import PLAYED, measure_sensitivity, worst_layers
+from cosyvoice_cpu.quantization.smooth import find_smoothing
 from cosyvoice_cpu.quantization.timing import speedup_of
 from cosyvoice_cpu.quantization.trial import trial_bundle
 from cosyvoice_cpu.runtime.stages import BundleStages
+
+_MARGIN_DB = 1.0  # that putting layers back is to bring beyond the limit: sums are estimates
+_FEW = 0.25  # of the layers; a candidate that needs more is the wrong one
 
 Progress = Callable[[str, float], None]
 """(what is under way, share of it that is done, 0..1)."""
@@ -61,7 +69,8 @@ class Workshop:
         self, name: ComponentName, part: ComponentRecipe, put_back: Collection[str] = ()
     ) -> ComponentPlan:
         """What `part` makes of a component, fitted to the calibration items, without `put_back`."""
-        plan = plan_component(self._source, name, part, put_back=put_back)
+        smoothing = self._smoothing(name, part)
+        plan = plan_component(self._source, name, part, smoothing=smoothing, put_back=put_back)
         calibration = calibration_for(
             self._source,
             plan,
@@ -73,11 +82,9 @@ class Workshop:
         if calibration is None:
             return plan
         return plan_component(
-            self._source,
-            name,
-            part,
+            *(self._source, name, part),
+            smoothing=smoothing,
             calibration=calibration,
-            floats=plan.floats,
             put_back=put_back,
         )
 
@@ -86,37 +93,97 @@ class Workshop:
     ) -> Attempt:
         """Make and measure a candidate; nothing is made if all that would be measured is known.
 
-        Layers that gain less than `least_speedup` go back to float32 first; None keeps all.
+        With `least_speedup` layers that gain less go back to float32 first, and if the gate refuses
+        the rest, so do the few that cost most quality. None keeps all.
         """
-        findings, item = self._materials.findings, self._materials.held_out[0]
+        if least_speedup is None:
+            return self._measured(Attempt(candidate, self.plan(name, candidate.part)))
         plan = self.plan(name, candidate.part)
-        slow: dict[str, float] = {}
-        if least_speedup is not None:
-            self._tell(candidate, name, "timing layers", 0.0)
-            times = findings.values(
-                f"layers-{self._key(candidate, name)}-{self._threads}",
-                lambda: layer_speedups(plan, item, self._threads),
-            )
-            slow = {layer: faster for layer, faster in times.items() if faster < least_speedup}
-            if len(slow) == len(plan.layers):
-                return Attempt(candidate, plan, [], None, slow)
-            if slow:
-                plan = self.plan(name, candidate.part, put_back=slow)
-        trial = _Trial(self, candidate.recipe, plan)
-        key = self._key(candidate, name, *slow)
+        slow = self._slow_layers(candidate, plan, least_speedup)
+        if len(slow) == len(plan.layers):
+            return Attempt(candidate, plan, slow=slow)
+        if slow:
+            plan = self.plan(name, candidate.part, put_back=slow)
+        attempt = self._measured(Attempt(candidate, plan, slow=slow))
+        if attempt.shortfall_db <= 0 or name not in PLAYED:
+            return attempt
+        return self._relieved(attempt) or attempt
+
+    def _measured(self, attempt: Attempt) -> Attempt:
+        """With its quality on the held-out items and its speed."""
+        materials, plan = self._materials, attempt.plan
+        trial = _Trial(self, attempt.candidate.recipe, plan)
+        key = self._key(attempt.candidate, plan.name, *attempt.slow, *attempt.sensitive)
         values = []
-        for count, held_out in enumerate(self._materials.held_out):
-            done = count / len(self._materials.held_out)
-            self._tell(candidate, name, "measuring quality", done)
-            compute = partial(self._measure, trial, held_out)
-            values.append(findings.values(f"quality-{key}-{item_digest(held_out)}", compute))
-        self._tell(candidate, name, "measuring speed", 0.0)
-        speed = findings.values(
-            f"speed-{key}-{self._threads}",
-            lambda: {"speedup": speedup_of(name, (self._materials.reference, trial.stages), item)},
+        for count, item in enumerate(materials.held_out):
+            self._tell(attempt, "measuring quality", count / len(materials.held_out))
+            compute = partial(self._measure, trial, item)
+            values.append(materials.findings.values(f"quality-{key}-{item_digest(item)}", compute))
+        self._tell(attempt, "measuring speed", 0.0)
+
+        def compare() -> dict[str, float]:
+            sides = materials.reference, trial.stages
+            return {"speedup": speedup_of(plan.name, sides, materials.held_out[0])}
+
+        speed = materials.findings.values(f"speed-{key}-{self._threads}", compare)
+        results = judge_worst(plan.name, values, attempt.candidate.part.limits)
+        return replace(attempt, results=results, speedup=speed["speedup"])
+
+    def _slow_layers(
+        self, candidate: Candidate, plan: ComponentPlan, least_speedup: float
+    ) -> dict[str, float]:
+        """The layers that are not `least_speedup` times as fast as in float32."""
+        self._tell(Attempt(candidate, plan), "timing layers", 0.0)
+        item = self._materials.held_out[0]
+        times = self._materials.findings.values(
+            f"layers-{self._key(candidate, plan.name)}-{self._threads}",
+            lambda: layer_speedups(plan, item, self._threads),
         )
-        results = judge_worst(name, values, candidate.part.limits)
-        return Attempt(candidate, plan, results, speed["speedup"], slow)
+        return {layer: faster for layer, faster in times.items() if faster < least_speedup}
+
+    def _relieved(self, attempt: Attempt) -> Attempt | None:
+        """Without the few layers that cost most quality; None if these are not few."""
+        plan = attempt.plan
+        rows = measure_sensitivity(
+            self._materials.reference,
+            plan,
+            self._materials.calibration[0],
+            self._materials.findings,
+            lambda done: self._tell(attempt, "measuring each layer", done),
+        )
+        worst = worst_layers(rows, attempt.shortfall_db + _MARGIN_DB)
+        if len(worst) > len(rows) * _FEW:
+            return None
+        costs = {row.layer: row.sqnr_db for row in rows if row.layer in worst}
+        put_back = [*attempt.slow, *worst]
+        relieved = self.plan(plan.name, attempt.candidate.part, put_back=put_back)
+        return self._measured(replace(attempt, plan=relieved, sensitive=costs))
+
+    def _smoothing(self, name: ComponentName, part: ComponentRecipe) -> Smoothing | None:
+        """The scales that calibration finds, None if the recipe asks for none."""
+        if part.smooth is None:
+            return None
+        materials = self._materials
+        fitted_to = [item_digest(item) for item in materials.calibration]
+        plan = plan_component(self._source, name, part)
+        graph = graph_for(self._source, name, materials.calibration[0])
+        folds = folds_of(name, graph, plan.floats)
+        strength = None if part.smooth.strength == "search" else part.smooth.strength
+
+        def watch() -> Arrays:
+            tell = partial(materials.tell, f"{name}: observing activations")
+            return observe(materials.reference, name, materials.calibration, tell)
+
+        def find() -> Arrays:
+            seen = materials.findings.arrays(f"observed-{digest_of(name, fitted_to)[:32]}", watch)
+            tell = partial(materials.tell, f"{name}: evening out channels")
+            found = find_smoothing(
+                plan.floats, plan.layers, folds, observed_layers(seen), strength, tell
+            )
+            return smoothing_arrays(found)
+
+        key = digest_of(name, part, fitted_to)[:32]
+        return smoothing_of(folds, materials.findings.arrays(f"smoothing-{key}", find))
 
     def write(self, plan: ComponentPlan, recipe: str) -> ComponentDraft:
         """The component in the writer's folder, in place of what was there."""
@@ -153,8 +220,8 @@ class Workshop:
         fitted_to = [item_digest(item) for item in self._materials.calibration]
         return digest_of(name, candidate.part, sorted(put_back), fitted_to)[:32]
 
-    def _tell(self, candidate: Candidate, name: ComponentName, what: str, done: float) -> None:
-        self._materials.tell(f"{name}, {candidate.recipe}: {what}", done)
+    def _tell(self, attempt: Attempt, what: str, done: float) -> None:
+        self._materials.tell(f"{attempt.plan.name}, {attempt.candidate.recipe}: {what}", done)
 
 
 class _Trial:
