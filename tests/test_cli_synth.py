@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from bundle_examples import edit_manifest
 from command_line import CLIP, CLIPS, PROGRAM, TRANSCRIPT, WITHOUT_TORCH, call, lines, run
 
 FIELDS = (
@@ -59,6 +60,18 @@ def test_json_has_exactly_the_documented_fields(voice: Path, tmp_path: Path) -> 
     assert sum(report["stages"].values()) <= report["seconds_total"]
     assert report["first_audio_s"] <= report["seconds_total"]
     assert 20 < report["peak_rss_mb"] < 2000
+
+
+def test_a_bundle_that_the_gate_refused_is_named_each_time_it_speaks(
+    voice: Path, tmp_path: Path
+) -> None:
+    forced = Path(shutil.copytree(voice, tmp_path / "forced"))
+    edit_manifest(forced, "quality.forced", True)
+    outcome = run("synth", "Hi", "--output", tmp_path / "hi.wav", "--bundle", forced)
+    assert outcome.code == 0
+    assert outcome.stderr == (
+        f"warning: {forced} was written although its quality gate refused it (quantize --force)\n"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])

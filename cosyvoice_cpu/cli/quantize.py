@@ -150,11 +150,11 @@ def _print_attempt(attempt: AttemptReport, part: ComponentReport, *, dry: bool) 
 
 
 def _print_results(results: Sequence[QualityResult]) -> None:
-    typer.echo(f"  {'component':<16}{'measure':<20}{'value':>9}   limit")
+    typer.echo(f"  {'component':<16}{'measure':<28}{'value':>9}   limit")
     for result in results:
         sign = ">=" if result.bound == "at_least" else "<="
         mark = "" if result.passed else "   REFUSED"
         typer.echo(
-            f"  {result.component:<16}{result.measure:<20}{result.value:>9.2f}"
+            f"  {result.component or 'speech':<16}{result.measure:<28}{result.value:>9.3g}"
             f"   {sign} {result.limit:g}{mark}"
         )

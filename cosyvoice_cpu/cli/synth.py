@@ -102,6 +102,11 @@ def synth(
     stages = BundleStages.load(
         chosen_bundle(bundle), resolve_threads(threads), trust=trust, low_memory=low_memory
     )
+    if stages.manifest.quality.forced:
+        warn(
+            f"{stages.bundle_path} was written although its quality gate refused it "
+            "(quantize --force)"
+        )
     voice = _voice(stages, speaker, speakers, audio, transcript)
     synthesizer = Synthesizer.of_bundle(stages)
     started = time.perf_counter()

@@ -21,8 +21,9 @@ from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 from cosyvoice_cpu.quantization.calibration import calibration_items, split_items
 from cosyvoice_cpu.quantization.component import plan_component
-from cosyvoice_cpu.quantization.findings import Findings
+from cosyvoice_cpu.quantization.findings import Findings, digest_of
 from cosyvoice_cpu.quantization.gate import QualityRefusedError
+from cosyvoice_cpu.quantization.heard import Heard, listen
 from cosyvoice_cpu.quantization.memory import predicted_memory
 from cosyvoice_cpu.quantization.recipe import AUTO, Recipe, load_recipe
 from cosyvoice_cpu.quantization.report import AttemptReport, ComponentReport, QuantizationReport
@@ -72,7 +73,7 @@ def quantize_bundle(
         materials = Materials(reference, *split_items(items), Findings(source.manifest), tell)
         workshop = Workshop(materials, writer)
         drafts = _copied(writer, source, candidates, tell)
-        reports, results = [], []
+        reports, results, taken = [], [], []
         for name, entries in candidates.items():
             search = chosen.search.get(name)
             least = search.least_speedup if search else None
@@ -81,9 +82,22 @@ def quantize_bundle(
             reports.append(_component_report(source, name, attempts, best, least))
             if best:
                 results += best.results
+                taken.append(workshop.key(best))
                 drafts[name] = workshop.write(best.plan, best.candidate.recipe)
             else:
                 drafts[name] = workshop.copy(name)
+        heard = Heard([], [])
+        if taken:
+            content = _content(source.manifest, drafts, _NOT_MEASURED)
+            heard = listen(
+                reference,
+                lambda: BundleStages(writer.preview(**content), threads),
+                chosen.speech,
+                materials.findings,
+                digest_of(sorted(taken))[:32],
+                lambda done: tell("listening to words and voices", done),
+            )
+        results += heard.results
         refused = not all(result.passed for result in results)
         if refused and not force:
             raise QualityRefusedError(results)
@@ -104,7 +118,11 @@ def quantize_bundle(
         forced=refused,
         written=True,
         resumed=resumed,
+        notes=heard.remarks,
     )
+
+
+_NOT_MEASURED = Quality(results=[], forced=False)
 
 
 def _choose(recipe: Recipe, components: Sequence[str]) -> Recipe:
@@ -120,6 +138,7 @@ def _choose(recipe: Recipe, components: Sequence[str]) -> Recipe:
         about=recipe.about,
         components={name: part for name, part in recipe.components.items() if name in wanted},
         search={name: search for name, search in recipe.search.items() if name in wanted},
+        speech=recipe.speech,
     )
 
 

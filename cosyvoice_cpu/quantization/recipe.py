@@ -75,6 +75,16 @@ class ComponentRecipe(Form, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return Form(chosen.kernel, chosen.block_size, chosen.zero_points)
 
 
+class SpeechLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What listeners have to say about sentences that float32 and the result read."""
+
+    sentences: Annotated[int, Meta(ge=1, le=66)] = 16
+    word_errors_added: float = 0.01  # per word
+    prompt_similarity_lost: float = 0.01  # cosine of speaker embeddings
+    mel_correlation: float = 0.99
+    loudness_change_db: float = 0.3
+
+
 class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A component whose form is searched: of the candidates, the fastest that is good enough."""
 
@@ -91,6 +101,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str
     components: dict[ComponentName, ComponentRecipe] = field(default_factory=dict)
     search: dict[ComponentName, Search] = field(default_factory=dict)
+    speech: SpeechLimits = field(default_factory=SpeechLimits)
 
     @property
     def names(self) -> list[ComponentName]:

@@ -113,7 +113,7 @@ class Workshop:
         """With its quality on the held-out items and its speed."""
         materials, plan = self._materials, attempt.plan
         trial = _Trial(self, attempt.candidate.recipe, plan)
-        key = self._key(attempt.candidate, plan.name, *attempt.slow, *attempt.sensitive)
+        key = self.key(attempt)
         values = []
         for count, item in enumerate(materials.held_out):
             self._tell(attempt, "measuring quality", count / len(materials.held_out))
@@ -185,6 +185,11 @@ class Workshop:
         key = digest_of(name, part, fitted_to)[:32]
         return smoothing_of(folds, materials.findings.arrays(f"smoothing-{key}", find))
 
+    def key(self, attempt: Attempt) -> str:
+        """Digest of all that decides what a candidate became."""
+        put_back = [*attempt.slow, *attempt.sensitive]
+        return self._key(attempt.candidate, attempt.plan.name, *put_back)
+
     def write(self, plan: ComponentPlan, recipe: str) -> ComponentDraft:
         """The component in the writer's folder, in place of what was there."""
         if self._written.get(plan.name) is not plan:
@@ -216,7 +221,6 @@ class Workshop:
         return measure(want, Outputs(trial.stages, item, steps, want), trial.plan.name)
 
     def _key(self, candidate: Candidate, name: ComponentName, *put_back: str) -> str:
-        """Digest of all that decides what a candidate becomes."""
         fitted_to = [item_digest(item) for item in self._materials.calibration]
         return digest_of(name, candidate.part, sorted(put_back), fitted_to)[:32]
 

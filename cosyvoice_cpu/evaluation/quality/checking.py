@@ -86,8 +86,8 @@ def check_quality(
     stages = BundleStages(open_bundle(bundle), threads)
     notes: list[str] = []
     reference = _reference(stages, checkpoint, against, threads)
-    setting = _setting(stages, speakers, notes)
-    ears = _ears(stages, threads, notes)
+    setting = setting_of(stages, speakers, notes)
+    ears = ears_for(stages, threads, notes)
     floors = ALONE
     if reference:
         sides = [side.stages for side in (reference, Side(str(bundle), stages))]
@@ -152,7 +152,7 @@ def is_embedded_demo(manifest: Manifest) -> bool:
     return sha256_of_files(paths) == [entry.sha256 for entry in files.values()]
 
 
-def _setting(stages: BundleStages, speakers: Path | None, notes: list[str]) -> Setting:
+def setting_of(stages: BundleStages, speakers: Path | None, notes: list[str]) -> Setting:
     """The bundle's text tokenizer, first speaker and rules, or stand-ins with a note."""
     manifest = stages.manifest
     tokenizer = stages.tokenizer()
@@ -192,7 +192,7 @@ def _ids_without_tokenizer(text: str) -> list[int]:
     return [zlib.crc32(word.encode()) % _SAFE_TEXT_IDS for word in normalized_words(text)]
 
 
-def _ears(stages: BundleStages, threads: int, notes: list[str]) -> Ears:
+def ears_for(stages: BundleStages, threads: int, notes: list[str]) -> Ears:
     """Who can listen here; `notes` gets a line for each who can't."""
     recogniser = judge = None
     try:

@@ -1,0 +1,181 @@
+"""The gate's last question: is what the quantized bundle says still understood, in the same voice?
+
+Both bundles read sentences by themselves; a recogniser and a judge of voices listen, and mel and
+loudness are compared on the same tokens. It takes the packages of the extra `eval`, a bundle that
+has a tokenizer and a speaker, and networks that speak: otherwise it is left out, and why is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from cosyvoice_cpu.bundle.manifest import QualityResult
+from cosyvoice_cpu.evaluation.quality.checking import ears_for, setting_of
+from cosyvoice_cpu.evaluation.quality.comparison import compare
+from cosyvoice_cpu.evaluation.quality.floors import SPEAKS
+from cosyvoice_cpu.evaluation.quality.intervals import Interval, bootstrap_interval
+from cosyvoice_cpu.evaluation.quality.listening import Ears
+from cosyvoice_cpu.evaluation.quality.measures import named
+from cosyvoice_cpu.evaluation.quality.sentences import Sentence, first_sentences
+from cosyvoice_cpu.evaluation.quality.sides import Setting, Side
+from cosyvoice_cpu.evaluation.quality.speakers import BundleEncoder
+from cosyvoice_cpu.evaluation.quality.table import ItemResult
+from cosyvoice_cpu.frontend.speaker_folders import list_speakers
+from cosyvoice_cpu.quantization.findings import Findings
+from cosyvoice_cpu.quantization.gate import quality_result
+from cosyvoice_cpu.quantization.recipe import SpeechLimits
+from cosyvoice_cpu.runtime.stages import BundleStages
+
+_SAMPLE = 3  # sentences that show whether the float32 voice can be understood
+_MEASURES = named(
+    [
+        *("word_error_rate", "word_errors_added", "prompt_similarity"),
+        *("mel_correlation", "loudness_change_db"),
+    ]
+)
+Cells = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was found; no results if nobody could listen."""
+
+    results: list[QualityResult]
+    remarks: list[str]  # means with their intervals, or why it was left out
+
+
+class LeftOutError(Exception):
+    """Nobody can listen here, as the message says."""
+
+
+def listen(
+    reference: BundleStages,
+    quantized: Callable[[], BundleStages],
+    limits: SpeechLimits,
+    findings: Findings,
+    key: str,
+    progress: Callable[[float], None],
+    ears: Ears | None = None,
+) -> Heard:
+    """Compare what float32 and quantized say; `quantized` is opened if it is, `key` identifies it.
+
+    `ears` replaces the installed ones. Without ears, a speaker or a voice that can be understood
+    there are no results, and the remark says what was missing.
+    """
+    try:
+        setting, ears = _setting(reference, ears)
+        sentences = first_sentences(limits.sentences)
+        _require_speech(reference, setting, ears, sentences[:_SAMPLE], findings)
+    except LeftOutError as reason:
+        return Heard([], [f"words and voices were left out of the gate: {reason}"])
+    sides = reference, quantized()
+    cells: list[Cells] = []
+    for count, sentence in enumerate(sentences):
+        progress(count / len(sentences))
+        compute = partial(_compared, sides, setting, ears, sentence)
+        cells.append(findings.values(f"heard-{key}-{sentence.name}", compute))
+    return judge_cells(cells, limits)
+
+
+def _setting(stages: BundleStages, ears: Ears | None) -> tuple[Setting, Ears]:
+    """Raises: LeftOutError."""
+    notes: list[str] = []
+    ears = ears or ears_for(stages, stages.threads, notes)
+    if ears.recogniser is None or ears.judge is None or isinstance(ears.judge, BundleEncoder):
+        raise LeftOutError(notes[0] if notes else "nobody listens")
+    if stages.tokenizer() is None:
+        raise LeftOutError(f"{stages.bundle_path} has no text tokenizer")
+    if not list_speakers([stages.bundle.speakers_folder]):
+        raise LeftOutError(f"{stages.bundle_path} has no speaker, see cache-speaker")
+    return setting_of(stages, None, notes), ears
+
+
+def _require_speech(
+    stages: BundleStages,
+    setting: Setting,
+    ears: Ears,
+    sentences: Sequence[Sentence],
+    findings: Findings,
+) -> None:
+    """Raises: LeftOutError if the float32 voice can't be understood."""
+
+    def compute() -> Cells:
+        side = Side("float32", stages)
+        table = compare(None, side, sentences, _MEASURES, setting=setting, ears=ears)
+        rates = [r.interval.value for r in table.rows() if r.measure.name == "word_error_rate"]
+        return {"word_error_rate": rates[0]}
+
+    rate = findings.values("heard-float32", compute)["word_error_rate"]
+    if rate > SPEAKS:
+        raise LeftOutError(f"in float32, {rate:.0%} of the words are wrong")
+
+
+def _compared(
+    sides: tuple[BundleStages, BundleStages], setting: Setting, ears: Ears, sentence: Sentence
+) -> Cells:
+    """The measures of one sentence, and its words."""
+    float32, quantized = (
+        Side(name, stages) for name, stages in zip(("float32", "quantized"), sides, strict=True)
+    )
+    table = compare(float32, quantized, [sentence], _MEASURES, setting=setting, ears=ears)
+    result: ItemResult = table.items[0]
+    found = {f"{name}/{of}": cell.value for (name, of), cell in result.cells.items()}
+    if "reference" in result.word_errors:
+        found["words"] = float(result.word_errors["reference"].words)
+    return found
+
+
+def judge_cells(cells: Sequence[Cells], limits: SpeechLimits) -> Heard:
+    """Means against limits; words and voices only where the whole interval is beyond them.
+
+    What is drawn differs between the sides, so a few words more are noise in one run.
+    """
+    added = _interval(cells, "word_errors_added/both", weight="words")
+    lost = _interval([_with_lost_similarity(cell) for cell in cells], "prompt_similarity_lost/both")
+    mel = _interval(cells, "mel_correlation/both")
+    loudness = _interval(cells, "loudness_change_db/both")
+    results = [
+        quality_result(None, "mel_correlation", mel.value, "at_least", limits.mel_correlation),
+        quality_result(
+            None, "loudness_change_db", loudness.value, "at_most", limits.loudness_change_db
+        ),
+        quality_result(
+            None, "word_errors_added_low", added.low, "at_most", limits.word_errors_added
+        ),
+        quality_result(
+            None, "prompt_similarity_lost_low", lost.low, "at_most", limits.prompt_similarity_lost
+        ),
+    ]
+    count = len(cells)
+    return Heard(
+        results,
+        [
+            f"words wrong beyond float32's, of {count} sentences: {_text(added, 100)} %",
+            f"similarity to the prompt lost, of {count} sentences: {_text(lost, 1)}",
+        ],
+    )
+
+
+def _with_lost_similarity(cells: Cells) -> Cells:
+    before, after = (cells.get(f"prompt_similarity/{of}") for of in ("reference", "candidate"))
+    if before is None or after is None:
+        return cells
+    return cells | {"prompt_similarity_lost/both": before - after}
+
+
+def _interval(cells: Sequence[Cells], name: str, weight: str | None = None) -> Interval:
+    held = [cell for cell in cells if name in cell]
+    if not held:
+        return Interval(0.0, 0.0, 0.0)
+    weights = [cell[weight] for cell in held] if weight else None
+    return bootstrap_interval([cell[name] for cell in held], weights)
+
+
+def _text(interval: Interval, factor: float) -> str:
+    digits = 1 if factor > 1 else 3
+    low, value, high = (
+        f"{number * factor:.{digits}f}" for number in (interval.low, interval.value, interval.high)
+    )
+    return f"{value} ({low} to {high})"
