@@ -69,7 +69,7 @@ def test_a_bundle_that_the_gate_refused_is_named_each_time_it_speaks(
     edit_manifest(forced, "quality.forced", True)
     outcome = run("synth", "Hi", "--output", tmp_path / "hi.wav", "--bundle", forced)
     assert outcome.code == 0
-    assert outcome.stderr == (
+    assert outcome.stderr.startswith(
         f"warning: {forced} was written although its quality gate refused it (quantize --force)\n"
     )
 
