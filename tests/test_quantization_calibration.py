@@ -142,6 +142,16 @@ def test_an_empty_transcript_is_named(tmp_path: Path, tiny_bundle: Path) -> None
         calibration_items(BundleStages.load(tiny_bundle), tmp_path, nothing)
 
 
+@pytest.mark.parametrize("text", ["yes", "a much longer story " * 40])
+def test_a_transcript_of_another_recording_is_noticed(
+    text: str, tmp_path: Path, tiny_bundle: Path
+) -> None:
+    a_clip(tmp_path / "a.wav", seconds=6)
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(UsageError, match=r"a\.wav lasts 6\.0 s, and its transcript has \d+ char"):
+        calibration_items(BundleStages.load(tiny_bundle), tmp_path, nothing)
+
+
 def test_items_to_calibrate_with_are_not_measured_on(tiny_bundle: Path) -> None:
     items = random_items(BundleStages.load(tiny_bundle).manifest, count=6)
     fitted, held_out = split_items(items)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+from pathlib import Path
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
+from command_line import run
 from quantization_examples import float_bundle
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.evaluation.parity_items import random_items
 from cosyvoice_cpu.quantization.component import plan_component
 from cosyvoice_cpu.quantization.findings import Findings
+from cosyvoice_cpu.quantization.planner import Materials, Planner
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe, load_recipe
 from cosyvoice_cpu.quantization.sensitivity import (
     LayerSensitivity,
@@ -67,3 +73,34 @@ def test_an_item_is_shortened_around_the_end_of_its_prompt() -> None:
     assert short.tokens == item.tokens[:25]
     assert np.array_equal(short.prompt_mel, item.prompt_mel[30:])
     assert shortened(short).prompt_tokens == short.prompt_tokens
+
+
+def test_the_command_writes_tables_and_a_picture(tmp_path: Path) -> None:
+    arguments = ("quantize", float_bundle(), "--output", tmp_path / "tables", "--sensitivity")
+    outcome = run(*arguments, "--recipe", "int8", "--component", "speech_lm")
+    assert (outcome.code, outcome.stderr) == (0, "")
+    names = ["sensitivity.csv", "sensitivity.md", "sensitivity.svg"]
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == names
+    assert outcome.stdout == (tmp_path / "tables" / "sensitivity.md").read_text()
+    with (tmp_path / "tables" / "sensitivity.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    assert {row["kernel"] for row in rows} == {"weight-only-int8"}
+    svg = ElementTree.parse(tmp_path / "tables" / "sensitivity.svg").getroot()
+    texts = [element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")]
+    assert "speech_lm head" in texts
+
+
+def test_smoothed_layers_are_measured_with_their_scales() -> None:
+    """A network is the same in float whatever its scales, so no layer may become far worse."""
+    stages = BundleStages.load(float_bundle())
+    items = random_items(stages.manifest, count=2, prompt=8, tokens=12)
+    findings = Findings(stages.manifest)
+    materials = Materials(stages, items[:1], items[1:], findings, lambda what, done: None)
+    for name, part in load_recipe("smooth-int8").components.items():
+        plan = Planner(materials).plan(name, part)
+        assert plan.smoothing
+        assert plan.smoothing.scales
+        rows = measure_sensitivity(stages, plan, items[0], findings, lambda done: None)
+        assert rows[0].sqnr_db > 30
+    findings.forget()

@@ -47,6 +47,13 @@ def quantize(
     force: Annotated[
         bool, typer.Option("--force", help="Write even what the quality gate refuses.")
     ] = False,
+    sensitivity: Annotated[
+        bool,
+        typer.Option(
+            "--sensitivity",
+            help="Make no bundle, but tables and a picture of what each layer costs by itself.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a bundle of that name.")
     ] = False,
@@ -63,6 +70,24 @@ def quantize(
     from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
     from cosyvoice_cpu.runtime.threads import resolve_threads
 
+    if sensitivity:
+        from cosyvoice_cpu.quantization.sensitivity_tables import to_markdown, write_sensitivity
+
+        with progress_bar() as progress:
+            rows = write_sensitivity(
+                bundle,
+                output,
+                recipe=recipe,
+                components=component or (),
+                calibration=calibration,
+                threads=resolve_threads(threads),
+                progress=progress,
+            )
+        if json:
+            print_json({"layers": msgspec.to_builtins(rows)})
+        else:
+            typer.echo(to_markdown(rows), nl=False)
+        return
     with progress_bar() as progress:
         try:
             report = quantize_bundle(

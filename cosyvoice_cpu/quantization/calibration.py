@@ -30,6 +30,9 @@ _ITEMS = 6
 _EVERY_THIRD, _SECOND = 3, 1  # goes to calibration, from the second on
 _PROMPT_TOKENS, _TOKENS = 50, 100  # 2 s of prompt and 4 s of speech at 25 tokens per second
 _LEAST_TOKENS = 10
+# Bytes of UTF-8 that a second of speech says: about 15 of English or Chinese, 30 of Russian or
+# Thai. What is far outside is the transcript of another recording.
+_FEWEST_BYTES, _MOST_BYTES = 2.0, 60.0
 
 _HINT = f"--calibration takes a folder with {PAIRS}, or with audio files and a .txt beside each"
 
@@ -152,6 +155,17 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path} can't be read as UTF-8 text ({error})", _HINT) from error
 
 
+def _require_match(pair: Pair, seconds: float) -> None:
+    """Raises: UsageError for a text that can't be what is said in so many seconds."""
+    spoken = len(pair.text.strip().encode())
+    if not _FEWEST_BYTES * seconds <= spoken <= _MOST_BYTES * max(seconds, 1.0):
+        raise UsageError(
+            f"{pair.audio} lasts {seconds:.1f} s, and its transcript has "
+            f"{len(pair.text.strip())} characters: they don't belong together",
+            "give each recording the words that are said in it",
+        )
+
+
 def _item(stages: BundleStages, pair: Pair) -> Item:
     """The first six seconds: two as prompt, four to be compared."""
     manifest = stages.manifest
@@ -161,6 +175,7 @@ def _item(stages: BundleStages, pair: Pair) -> Item:
         raise UsageError(f"{pair.audio} has an empty transcript", _HINT)
     try:
         audio, rate = load_clip(pair.audio)
+        _require_match(pair, len(audio) / rate)
         speaker = prepare_speaker(
             "calibration",
             audio,

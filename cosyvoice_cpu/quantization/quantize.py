@@ -17,18 +17,23 @@ from typing import Any
 from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
-from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
-from cosyvoice_cpu.quantization.calibration import calibration_items, split_items
 from cosyvoice_cpu.quantization.component import plan_component
-from cosyvoice_cpu.quantization.findings import Findings, digest_of
+from cosyvoice_cpu.quantization.findings import digest_of
 from cosyvoice_cpu.quantization.gate import QualityRefusedError
 from cosyvoice_cpu.quantization.heard import Heard, listen
 from cosyvoice_cpu.quantization.memory import predicted_memory
+from cosyvoice_cpu.quantization.planner import Progress, materials_for
 from cosyvoice_cpu.quantization.recipe import AUTO, Recipe, load_recipe
 from cosyvoice_cpu.quantization.report import AttemptReport, ComponentReport, QuantizationReport
-from cosyvoice_cpu.quantization.search import Attempt, Candidate, candidates_of, fastest
-from cosyvoice_cpu.quantization.workshop import Materials, Progress, Workshop
+from cosyvoice_cpu.quantization.search import (
+    Attempt,
+    Candidate,
+    candidates_of,
+    chosen_parts,
+    fastest,
+)
+from cosyvoice_cpu.quantization.workshop import Workshop
 from cosyvoice_cpu.runtime.stages import BundleStages
 
 _SMALLEST_FREE_BYTES = 40_000_000  # on the output's disk, above what the weights take
@@ -58,7 +63,7 @@ def quantize_bundle(
     Raises: QualityRefusedError (nothing is written), UsageError, BundleError, ManifestError.
     """
     tell = progress or _say_nothing
-    chosen = _choose(load_recipe(recipe), components)
+    chosen = chosen_parts(load_recipe(recipe), components)
     candidates = {name: candidates_of(chosen, name) for name in chosen.names}
     tell("checking the bundle", 0.0)
     source = open_bundle(bundle)
@@ -66,11 +71,7 @@ def quantize_bundle(
     if dry_run:
         return plan
     with BundleWriter(output, overwrite, plan.bytes_after + _SMALLEST_FREE_BYTES) as writer:
-        reference = BundleStages(source, threads)
-        items = calibration_items(
-            reference, calibration, lambda done: tell("preparing calibration data", done)
-        )
-        materials = Materials(reference, *split_items(items), Findings(source.manifest), tell)
+        materials = materials_for(source, calibration, threads, tell)
         workshop = Workshop(materials, writer)
         drafts = _copied(writer, source, candidates, tell)
         reports, results, taken = [], [], []
@@ -90,7 +91,7 @@ def quantize_bundle(
         if taken:
             content = _content(source.manifest, drafts, _NOT_MEASURED)
             heard = listen(
-                reference,
+                materials.reference,
                 lambda: BundleStages(writer.preview(**content), threads),
                 chosen.speech,
                 materials.findings,
@@ -123,23 +124,6 @@ def quantize_bundle(
 
 
 _NOT_MEASURED = Quality(results=[], forced=False)
-
-
-def _choose(recipe: Recipe, components: Sequence[str]) -> Recipe:
-    """The recipe for `components` alone. Raises: UsageError for one that it does not have."""
-    if missing := [name for name in components if name not in recipe.names]:
-        raise UsageError(
-            f"the recipe {recipe.name} has no component {missing[0]!r}",
-            f"it has {', '.join(recipe.names)}",
-        )
-    wanted = set(components) or set(recipe.names)
-    return Recipe(
-        name=recipe.name,
-        about=recipe.about,
-        components={name: part for name, part in recipe.components.items() if name in wanted},
-        search={name: search for name, search in recipe.search.items() if name in wanted},
-        speech=recipe.speech,
-    )
 
 
 def _planned(

@@ -62,6 +62,23 @@ class Attempt:
         return None
 
 
+def chosen_parts(recipe: Recipe, components: Sequence[str]) -> Recipe:
+    """The recipe for `components` alone. Raises: UsageError for one that it does not have."""
+    if missing := [name for name in components if name not in recipe.names]:
+        raise UsageError(
+            f"the recipe {recipe.name} has no component {missing[0]!r}",
+            f"it has {', '.join(recipe.names)}",
+        )
+    wanted = set(components) or set(recipe.names)
+    return Recipe(
+        name=recipe.name,
+        about=recipe.about,
+        components={name: part for name, part in recipe.components.items() if name in wanted},
+        search={name: search for name, search in recipe.search.items() if name in wanted},
+        speech=recipe.speech,
+    )
+
+
 def candidates_of(recipe: Recipe, component: ComponentName) -> list[Candidate]:
     """One, or those of the recipe's search with its limits in place of their own.
 

@@ -3,57 +3,30 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.evaluation.parity import Outputs
 from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.quantization.component import (
     ComponentPlan,
     component_folder,
-    plan_component,
     write_component,
 )
-from cosyvoice_cpu.quantization.findings import Arrays, Findings, digest_of, item_digest
-from cosyvoice_cpu.quantization.folds import Smoothing, folds_of, smoothing_arrays, smoothing_of
+from cosyvoice_cpu.quantization.findings import digest_of, item_digest
 from cosyvoice_cpu.quantization.gate import judge_worst, measure, reference_outputs
 from cosyvoice_cpu.quantization.layer_timing import layer_speedups
-from cosyvoice_cpu.quantization.observe import observe, observed_layers
-from cosyvoice_cpu.quantization.players import graph_for
-from cosyvoice_cpu.quantization.ranges import calibration_for
-from cosyvoice_cpu.quantization.recipe import ComponentRecipe
+from cosyvoice_cpu.quantization.planner import Materials, Planner
 from cosyvoice_cpu.quantization.search import Attempt, Candidate
 from cosyvoice_cpu.quantization.sensitivity import PLAYED, measure_sensitivity, worst_layers
-from cosyvoice_cpu.quantization.smooth import find_smoothing
 from cosyvoice_cpu.quantization.timing import speedup_of
 from cosyvoice_cpu.quantization.trial import trial_bundle
 from cosyvoice_cpu.runtime.stages import BundleStages
 
 _MARGIN_DB = 1.0  # that putting layers back is to bring beyond the limit: sums are estimates
 _FEW = 0.25  # of the layers; a candidate that needs more is the wrong one
-
-Progress = Callable[[str, float], None]
-"""(what is under way, share of it that is done, 0..1)."""
-
-
-@dataclass(frozen=True, eq=False)
-class Materials:
-    """What candidates are made from and measured on."""
-
-    reference: BundleStages  # the float32 bundle's
-    calibration: Sequence[Item]  # candidates may be fitted to these
-    held_out: Sequence[Item]  # and are measured on these
-    findings: Findings
-    tell: Progress
-
-    @property
-    def source(self) -> Bundle:
-        """The float32 bundle."""
-        return self.reference.bundle
 
 
 class Workshop:
@@ -63,30 +36,8 @@ class Workshop:
         self._materials, self._writer = materials, writer
         self._source = materials.source
         self._threads = materials.reference.threads
+        self._planner = Planner(materials)
         self._written: dict[ComponentName, ComponentPlan] = {}
-
-    def plan(
-        self, name: ComponentName, part: ComponentRecipe, put_back: Collection[str] = ()
-    ) -> ComponentPlan:
-        """What `part` makes of a component, fitted to the calibration items, without `put_back`."""
-        smoothing = self._smoothing(name, part)
-        plan = plan_component(self._source, name, part, smoothing=smoothing, put_back=put_back)
-        calibration = calibration_for(
-            self._source,
-            plan,
-            self._materials.calibration,
-            self._materials.findings,
-            self._threads,
-            lambda done: self._materials.tell(f"{name}: observing activations", done),
-        )
-        if calibration is None:
-            return plan
-        return plan_component(
-            *(self._source, name, part),
-            smoothing=smoothing,
-            calibration=calibration,
-            put_back=put_back,
-        )
 
     def attempt(
         self, name: ComponentName, candidate: Candidate, least_speedup: float | None
@@ -97,13 +48,13 @@ class Workshop:
         the rest, so do the few that cost most quality. None keeps all.
         """
         if least_speedup is None:
-            return self._measured(Attempt(candidate, self.plan(name, candidate.part)))
-        plan = self.plan(name, candidate.part)
+            return self._measured(Attempt(candidate, self._planner.plan(name, candidate.part)))
+        plan = self._planner.plan(name, candidate.part)
         slow = self._slow_layers(candidate, plan, least_speedup)
         if len(slow) == len(plan.layers):
             return Attempt(candidate, plan, slow=slow)
         if slow:
-            plan = self.plan(name, candidate.part, put_back=slow)
+            plan = self._planner.plan(name, candidate.part, put_back=slow)
         attempt = self._measured(Attempt(candidate, plan, slow=slow))
         if attempt.shortfall_db <= 0 or name not in PLAYED:
             return attempt
@@ -156,34 +107,8 @@ class Workshop:
             return None
         costs = {row.layer: row.sqnr_db for row in rows if row.layer in worst}
         put_back = [*attempt.slow, *worst]
-        relieved = self.plan(plan.name, attempt.candidate.part, put_back=put_back)
+        relieved = self._planner.plan(plan.name, attempt.candidate.part, put_back=put_back)
         return self._measured(replace(attempt, plan=relieved, sensitive=costs))
-
-    def _smoothing(self, name: ComponentName, part: ComponentRecipe) -> Smoothing | None:
-        """The scales that calibration finds, None if the recipe asks for none."""
-        if part.smooth is None:
-            return None
-        materials = self._materials
-        fitted_to = [item_digest(item) for item in materials.calibration]
-        plan = plan_component(self._source, name, part)
-        graph = graph_for(self._source, name, materials.calibration[0])
-        folds = folds_of(name, graph, plan.floats)
-        strength = None if part.smooth.strength == "search" else part.smooth.strength
-
-        def watch() -> Arrays:
-            tell = partial(materials.tell, f"{name}: observing activations")
-            return observe(materials.reference, name, materials.calibration, tell)
-
-        def find() -> Arrays:
-            seen = materials.findings.arrays(f"observed-{digest_of(name, fitted_to)[:32]}", watch)
-            tell = partial(materials.tell, f"{name}: evening out channels")
-            found = find_smoothing(
-                plan.floats, plan.layers, folds, observed_layers(seen), strength, tell
-            )
-            return smoothing_arrays(found)
-
-        key = digest_of(name, part, fitted_to)[:32]
-        return smoothing_of(folds, materials.findings.arrays(f"smoothing-{key}", find))
 
     def key(self, attempt: Attempt) -> str:
         """Digest of all that decides what a candidate became."""
