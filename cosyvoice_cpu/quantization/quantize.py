@@ -51,6 +51,7 @@ def quantize_bundle(
     overwrite: bool = False,
     threads: int = 1,
     progress: Progress | None = None,
+    keep_findings: bool = False,
 ) -> QuantizationReport:
     """Quantize the float32 `bundle` into a new one at `output`.
 
@@ -59,7 +60,8 @@ def quantize_bundle(
     is taken, and layers or a component that are not faster than float32 go back to it.
     `components` picks among the recipe's, all by default. `calibration` is a folder of text/audio
     pairs. `dry_run` plans and writes nothing. `force` writes what the gate refused and marks it so.
-    What an interrupted run had measured is not measured again.
+    What an interrupted run had measured is not measured again; with `keep_findings` it stays for
+    the next recipe as well.
     Raises: QualityRefusedError (nothing is written), UsageError, BundleError, ManifestError.
     """
     tell = progress or _say_nothing
@@ -107,7 +109,8 @@ def quantize_bundle(
             **_content(source.manifest, drafts, Quality(results=results, forced=refused))
         )
     resumed = materials.findings.reused
-    materials.findings.forget()
+    if not keep_findings:
+        materials.findings.forget()
     return replace(
         plan,
         components=[
