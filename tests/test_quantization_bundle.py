@@ -23,7 +23,8 @@ from safetensors import safe_open
 
 from cosyvoice_cpu.bundle.manifest import QualityResult
 from cosyvoice_cpu.bundle.reader import open_bundle
-from cosyvoice_cpu.errors import BundleError, UsageError
+from cosyvoice_cpu.checkpoint.synthetic import make_synthetic_checkpoint
+from cosyvoice_cpu.errors import BundleError, CosyVoiceError, UsageError
 from cosyvoice_cpu.evaluation.parity_items import random_items
 from cosyvoice_cpu.evaluation.verify_graphs import graph_problems
 from cosyvoice_cpu.export.exporter import export_checkpoint
@@ -266,3 +267,28 @@ def test_quantizing_loads_no_torch() -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_weights_of_another_checkpoint_in_a_bundle_are_refused(tmp_path: Path) -> None:
+    bundle = copy_of(float_bundle(), tmp_path)
+    path = bundle / "flow_estimator" / "weights.safetensors"
+    stored(path, "blocks.0.qkv.weight")[:] = 0.5
+    with pytest.raises(BundleError, match=r"flow_estimator/weights\.safetensors does not match"):
+        quantize_bundle(bundle, tmp_path / "out", recipe="int8")
+    assert not (tmp_path / "out").exists()
+
+
+def test_graphs_of_another_checkpoint_beside_a_bundles_weights_are_refused(tmp_path: Path) -> None:
+    """Signed again, as by whoever mixes two bundles: the layers don't fit the weights."""
+    other = tmp_path / "other"
+    checkpoint = make_synthetic_checkpoint(tmp_path / "checkpoint", size="tiny")
+    export_checkpoint(checkpoint, other, max_seconds=4, front_end=False)
+    bundle = copy_of(float_bundle(), tmp_path)
+    (bundle / "speech_lm" / "speech_lm.onnx").write_bytes(
+        (other / "speech_lm" / "speech_lm.onnx").read_bytes()
+    )
+    sign_again(bundle)
+    with pytest.raises(CosyVoiceError) as caught:
+        quantize_bundle(bundle, tmp_path / "out", recipe="int8")
+    assert caught.value.hint
+    assert not (tmp_path / "out").exists()

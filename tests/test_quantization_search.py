@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,14 @@ def test_what_is_not_faster_here_stays_float32() -> None:
     assert slower.refusal(1.05) == "not faster than float32 on this machine (1.01 times)"
     nothing = attempt("a", None)
     assert nothing.refusal(1.05) == "no layer is 1.05 times as fast as in float32 here"
+
+
+def test_a_candidate_that_lacks_its_packages_is_passed_over() -> None:
+    absent = replace(attempt("a", None), missing="calibrating needs torch; install it")
+    assert absent.refusal(1.05) == "calibrating needs torch; install it"
+    best = fastest([absent, attempt("b", 2.0)], 1.05)
+    assert best
+    assert best.candidate.recipe == "b"
 
 
 def test_candidates_have_the_limits_of_the_search() -> None:

@@ -39,6 +39,7 @@ class Attempt:
     speedup: float | None = None  # float32 time / its time
     slow: dict[str, float] = field(default_factory=dict)  # put back to float32; how fast they were
     sensitive: dict[str, float] = field(default_factory=dict)  # put back; SQNR in dB of each alone
+    missing: str | None = None  # what is not installed here and would be needed
 
     @property
     def shortfall_db(self) -> float:
@@ -52,6 +53,8 @@ class Attempt:
 
     def refusal(self, least_speedup: float) -> str | None:
         """Why the component can't be this, None if it can."""
+        if self.missing:
+            return self.missing
         if self.speedup is None:
             return f"no layer is {least_speedup:g} times as fast as in float32 here"
         for result in self.results:

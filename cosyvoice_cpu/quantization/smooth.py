@@ -25,7 +25,7 @@ from cosyvoice_cpu.quantization.rewrite import WEIGHT
 
 Floats = NDArray[np.float32]
 
-SEARCHED = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)  # strengths; 0 leaves a layer as it is
+SEARCHED = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # strengths; 0 leaves a layer as it is
 _COLUMNS = 384  # of a weight that the error is estimated on
 _WIDEST = 1e4  # largest scale / smallest: a channel without input must not become one of weights
 

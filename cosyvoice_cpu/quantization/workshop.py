@@ -8,11 +8,13 @@ from functools import cached_property, partial
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
+from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.evaluation.parity import Outputs
 from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.quantization.component import (
     ComponentPlan,
     component_folder,
+    plan_component,
     write_component,
 )
 from cosyvoice_cpu.quantization.findings import digest_of, item_digest
@@ -49,7 +51,11 @@ class Workshop:
         """
         if least_speedup is None:
             return self._measured(Attempt(candidate, self._planner.plan(name, candidate.part)))
-        plan = self._planner.plan(name, candidate.part)
+        try:
+            plan = self._planner.plan(name, candidate.part)
+        except MissingExtraError as error:  # there may be others to choose from
+            plan = plan_component(self._source, name, candidate.part)
+            return Attempt(candidate, plan, missing=f"{error.what}; {error.hint}")
         slow = self._slow_layers(candidate, plan, least_speedup)
         if len(slow) == len(plan.layers):
             return Attempt(candidate, plan, slow=slow)
