@@ -194,6 +194,27 @@ def test_a_plan_with_fixed_ranges_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_without_torch_the_extra_is_named(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pathlib import Path\n"
+        "from cosyvoice_cpu.errors import MissingExtraError\n"
+        "from cosyvoice_cpu.quantization import quantize_bundle\n"
+        "try:\n"
+        f"    quantize_bundle(Path({str(float_bundle())!r}), Path('out'), recipe='fx-int8')\n"
+        "except MissingExtraError as error:\n"
+        "    print(error.what, '|', error.hint)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == (
+        "a recipe with fixed activation ranges needs torch | "
+        'install it with: pip install "cosyvoice-cpu[export]"\n'
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 RECIPE = """
 name = "mine"
 about = "a test"
