@@ -8,6 +8,7 @@ together.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ _LEAST_VARIANCE = 1e-4
 
 def voice_vector(speaker: str) -> NDArray[np.float32]:
     """The fixed random unit vector [192] of a speaker's name."""
-    rng = np.random.default_rng(int.from_bytes(speaker.encode(), "big") % 2**32)
+    rng = np.random.default_rng(list(hashlib.sha256(speaker.encode()).digest()))
     vector = rng.standard_normal(EMBEDDING)
     return (vector / np.linalg.norm(vector)).astype(np.float32)
 
