@@ -8,16 +8,15 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig, MelConfig, SamplingConfig
 from cosyvoice_cpu.checkpoint.synthetic_text import official_json, official_yaml
-from cosyvoice_cpu.demo.training.corpus import Corpus
 from cosyvoice_cpu.demo.training.flow import Flow
 from cosyvoice_cpu.demo.training.sizes import FLOW, MEL_BINS, SAMPLE_RATE, VOCODER, speech_lm_config
+from cosyvoice_cpu.demo.training.speech import Voice
 from cosyvoice_cpu.demo.training.speech_tokenizer import SpeechTokenizer
 from cosyvoice_cpu.demo.training.spelling import Spelling
 from cosyvoice_cpu.demo.training.token_ids import IdTable
@@ -29,6 +28,12 @@ from cosyvoice_cpu.networks.speech_lm import SpeechLM
 from cosyvoice_cpu.networks.vocoder import Vocoder
 
 LARGEST_VOICE = 25_000_000  # bytes
+# Of about 5 s each, and no text that the generator of training texts can make.
+PROMPT_TEXTS = (
+    "The train leaves at a quarter past nine, and the station is ten minutes from here.",
+    "Would you open the window, please? It is warm in here, and the garden smells of rain.",
+    "She put the letter back on the table, took her coat, and went out without a word.",
+)
 
 
 def voice_config(text_rows: int) -> CheckpointConfig:
@@ -100,15 +105,16 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     return steps
 
 
-def write_prompts(corpus: Corpus, folder: Path, count: int) -> None:
-    """The `count` prompt texts nearest to 5 s, never trained on, as NAME.flac and NAME.txt."""
+def write_prompts(voice: Voice, folder: Path) -> None:
+    """Let `voice` read `PROMPT_TEXTS`, as NAME-N.flac and NAME-N.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    nearest = np.argsort(np.abs(corpus.tokens - 5 * 25), kind="stable")[:count]
-    for number in nearest:
-        utterance = corpus[int(number)]
-        name = f"{utterance.speaker}-{number}"
-        soundfile.write(folder / f"{name}.flac", utterance.audio, SAMPLE_RATE, subtype="PCM_16")
-        (folder / f"{name}.txt").write_text(utterance.text + "\n", encoding="utf-8")
+    for number, text in enumerate(PROMPT_TEXTS, 1):
+        speech = voice.speak(text, seed=number)
+        if speech is None:
+            raise ValueError(f"{voice.name} has nothing to say for {text!r}")
+        name = f"{voice.name}-{number}"
+        soundfile.write(folder / f"{name}.flac", speech.audio, SAMPLE_RATE, subtype="PCM_16")
+        (folder / f"{name}.txt").write_text(text + "\n", encoding="utf-8")
 
 
 def _save_half(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -7,7 +7,7 @@
                    f0.npy          float32 [2 N]       Hz, 0 = unvoiced
                    phase.npy       float32 [2 N]       cycles at the end of each frame
                    units.npy       uint8   [U]         phoneme id of every 25 ms
-    DIR/heldout-0000, DIR/prompt-0000: the same, never trained on
+    DIR/heldout-0000: the same, never trained on
     DIR/clips-0000 .., DIR/heldclips-0000 ..: a minute of each further voice
 
 with N speech tokens in all. A shard is written beside its place and renamed, so it is whole or
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 TEXTS_PER_SHARD = 500
 HELDOUT_TEXTS = 200
-PROMPT_TEXTS = 12
 CLIP_TEXTS = 14  # of each further voice, for the speaker encoder
 HELD_CLIP_TEXTS = 4
 _PER_TOKEN = {"audio": SAMPLES_PER_TOKEN, "mel": 2, "log_mel": 4, "f0": 2, "phase": 2}
@@ -63,17 +62,15 @@ class Utterance:
 
 
 def make_corpus(folder: Path, voice: Voice, vocabulary: Vocabulary, hours: float) -> None:
-    """Write the held-out and prompt shards, then training shards until `folder` holds `hours` of
-    training audio.
+    """Write the held-out shard, then training shards until `folder` holds `hours` of audio.
 
     Training texts equal to a held-out one are left out. Shards that exist are kept as they are.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for split, count in (("heldout", HELDOUT_TEXTS), ("prompt", PROMPT_TEXTS)):
-        maker = SentenceMaker(vocabulary, f"{split}-{voice.name}")
-        texts = [maker.reading_sentence() for _ in range(count)]
-        _make_shard(folder / f"{split}-0000", voice, texts)
-    heldout = {u.text for split in ("heldout", "prompt") for u in Corpus(folder, split)}
+    maker = SentenceMaker(vocabulary, f"heldout-{voice.name}")
+    texts = [maker.reading_sentence() for _ in range(HELDOUT_TEXTS)]
+    _make_shard(folder / "heldout-0000", voice, texts)
+    heldout = {utterance.text for utterance in Corpus(folder, "heldout")}
     seconds, number = 0.0, 0
     while seconds < hours * 3600:
         name = f"train-{number:04d}"

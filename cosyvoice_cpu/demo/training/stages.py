@@ -116,10 +116,10 @@ def train_speaker_encoder(arguments: argparse.Namespace) -> None:
 def assemble_voice(arguments: argparse.Namespace) -> None:
     """Write the checkpoint folder `voice` of the runs' averaged weights, and prompt clips."""
     from cosyvoice_cpu.demo.training.assemble import assemble, write_prompts
+    from cosyvoice_cpu.demo.training.hibari_voice import HibariVoice
 
     steps = assemble(arguments.state, arguments.state / "voice")
-    prompts = Corpus(_corpus_folder(arguments.state), "prompt")
-    write_prompts(prompts, arguments.state / "prompts", count=3)
+    write_prompts(HibariVoice(), arguments.state / "prompts")
     logger.info("%s, of the steps %s", arguments.state / "voice", steps)
 
 
