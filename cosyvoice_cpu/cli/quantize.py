@@ -39,7 +39,9 @@ def quantize(
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Text/audio pairs to fit ranges to and measure quality on."),
+        typer.Option(
+            metavar="DIR", help="Text/audio pairs to fit ranges to and measure quality on."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be done, and its size.")
