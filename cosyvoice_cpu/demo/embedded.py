@@ -78,7 +78,9 @@ def _make(bundle: Path, progress: Progress) -> None:
     progress("speakers", 0.0)
     stages = BundleStages.load(bundle)
     for clip in sorted(PROMPTS.glob("*.flac")):
-        transcript = clip.with_suffix(".txt").read_text(encoding="utf-8").strip()
+        # A clip without transcript speaks cross-lingual: the demo's speech LM is better without one.
+        written = clip.with_suffix(".txt")
+        transcript = written.read_text(encoding="utf-8").strip() if written.exists() else ""
         prepared = speaker_from_clip(stages, clip.stem, clip, transcript)
         add_speaker(stages.bundle.speakers_folder, prepared.speaker)
     progress("speakers", 1.0)
