@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import wave
@@ -159,8 +160,9 @@ def test_the_embedded_checkpoint_is_official_in_layout_and_small() -> None:
     assert sum(checkpoint.path(file).stat().st_size for file in checkpoint.files) < LARGEST_FILE
 
 
-def test_every_prompt_clip_has_its_words() -> None:
+def test_every_prompt_clip_has_its_words_and_its_origin() -> None:
     clips = sorted(embedded.PROMPTS.glob("*.flac"))
+    origin = (embedded.PROMPTS / "ORIGIN.md").read_text(encoding="utf-8")
+    words = dict(re.findall(r"^- `(.+)`: (.+)$", origin, re.MULTILINE))
     assert clips
-    for clip in clips:
-        assert clip.with_suffix(".txt").read_text(encoding="utf-8").strip()
+    assert [clip.name for clip in clips] == sorted(words)

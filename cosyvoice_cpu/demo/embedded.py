@@ -78,7 +78,7 @@ def _make(bundle: Path, progress: Progress) -> None:
     progress("speakers", 0.0)
     stages = BundleStages.load(bundle)
     for clip in sorted(PROMPTS.glob("*.flac")):
-        # A clip without transcript speaks cross-lingual: the demo's speech LM is better without one.
+        # Without transcript a clip speaks cross-lingual: the demo's speech LM is better that way.
         written = clip.with_suffix(".txt")
         transcript = written.read_text(encoding="utf-8").strip() if written.exists() else ""
         prepared = speaker_from_clip(stages, clip.stem, clip, transcript)

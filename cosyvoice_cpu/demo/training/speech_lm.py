@@ -34,8 +34,8 @@ IGNORED = -100
 IDS_PER_STEP = 3200
 SPELLING_DROPOUT = 0.1
 REPLACED_TOKENS = 0.04
-# Texts per row, share of the batches. With 60 % of single texts the network still mixed up prompt and
-# target after 5,500 steps.
+# Texts per row, share of the batches. With 60 % of single texts the network still mixed up prompt
+# and target after 5,500 steps.
 JOINED = ((1, 0.4), (2, 0.45), (3, 0.15))
 NEIGHBOURS = 300  # rows of a batch come from texts of about equal length
 
