@@ -181,6 +181,16 @@ def test_the_flow_learns_one_batch_and_samples_a_mel(folder, token_folder):
     assert mel.shape == (80, 2 * len(ids)) and np.isfinite(mel).all()
 
 
+def test_a_speaker_with_little_speech_is_drawn_by_the_root_of_it(tmp_path):
+    _write_shard(tmp_path / "train-0000", 0)
+    corpus = Corpus(tmp_path, "train")
+    corpus.tokens = np.array([900] * (len(corpus) - 1) + [100 * (len(corpus) - 1)])
+    corpus.speakers = np.array(["main"] * (len(corpus) - 1) + ["further"])
+    chances = corpus.chances()
+    assert chances.sum() == pytest.approx(1)
+    assert chances[-1] / chances[:-1].sum() == pytest.approx(1 / 3)
+
+
 def test_the_flow_starts_at_the_mean_log_mel(folder, token_folder):
     corpus = TokenCorpus(folder, token_folder, "train")
     table = IdTable.load(token_folder / "table.npz")
@@ -232,7 +242,8 @@ def test_the_speech_lm_learns_one_batch(tmp_path):
     table = IdTable.from_counts(np.zeros(CODES, np.int64), np.ones(CODES, np.int64))
     rng = np.random.default_rng(0)
     ids = [rng.integers(100, 2000, n).astype(np.int16) for n in (20, 24, 30)]
-    pairs = Pairs(["A tone.", "Another tone.", "Tone?"], ids)
+    times = [np.array(t, np.int16).reshape(-1, 2) for t in ([[2, 5], [6, 20]], [], [[0, 30]])]
+    pairs = Pairs(["A tone.", "Another tone.", "Tone?"], ids, times)
     task = SpeechLMTask(pairs, pairs, Spelling(tmp_path), table)
     with torch.no_grad():
         first = task.evaluate(task.network)["cross_entropy"]
@@ -241,11 +252,13 @@ def test_the_speech_lm_learns_one_batch(tmp_path):
 
 
 def test_pairs_are_read_back_in_order(tmp_path):
-    for number, pairs in enumerate(([["One.", [1, 2]]], [["Two.", [3]], ["Three.", [4, 5]]])):
+    shards = ([["One.", [1, 2], [[0, 2]]]], [["Two.", [3], []], ["Three.", [4, 5], [[0, 1]]]])
+    for number, pairs in enumerate(shards):
         (tmp_path / f"pairs-{number:04d}.json").write_text(json.dumps(pairs))
     read = Pairs.load(tmp_path)
     assert list(read.texts) == ["One.", "Two.", "Three."]
     assert [list(ids) for ids in read.ids] == [[1, 2], [3], [4, 5]]
+    assert [times.tolist() for times in read.times] == [[[0, 2]], [], [[0, 1]]]
     assert len(Pairs.load(tmp_path, max_shards=1) + read) == 4
     with pytest.raises(FileNotFoundError, match="holds no pairs"):
         Pairs.load(tmp_path / "nowhere")

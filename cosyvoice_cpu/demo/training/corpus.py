@@ -7,6 +7,7 @@
                    f0.npy          float32 [2 N]       Hz, 0 = unvoiced
                    phase.npy       float32 [2 N]       cycles at the end of each frame
                    units.npy       uint8   [U]         phoneme id of every 25 ms
+    DIR/train-9000, ..: further voices, a quarter of an hour each
     DIR/heldout-0000: the same, never trained on
     DIR/clips-0000 .., DIR/heldclips-0000 ..: a minute of each further voice
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 TEXTS_PER_SHARD = 500
 HELDOUT_TEXTS = 200
+FURTHER_TEXTS = 260
+FIRST_FURTHER = 9000
 CLIP_TEXTS = 14  # of each further voice, for the speaker encoder
 HELD_CLIP_TEXTS = 4
 _PER_TOKEN = {"audio": SAMPLES_PER_TOKEN, "mel": 2, "log_mel": 4, "f0": 2, "phase": 2}
@@ -79,6 +83,13 @@ def make_corpus(folder: Path, voice: Voice, vocabulary: Vocabulary, hours: float
         seconds += _make_shard(folder / name, voice, texts)
         number += 1
         logger.info("%s: %.2f h of training audio", name, seconds / 3600)
+
+
+def make_further(folder: Path, voice: Voice, vocabulary: Vocabulary, number: int) -> None:
+    """Write the training shard of the further voice `number`, counted from 0, unless it exists."""
+    name = f"train-{FIRST_FURTHER + number:04d}"
+    maker = SentenceMaker(vocabulary, f"{name}-{voice.name}")
+    _make_shard(folder / name, voice, [maker.sentence() for _ in range(FURTHER_TEXTS)])
 
 
 def make_clips(folder: Path, voice: Voice, vocabulary: Vocabulary, number: int) -> None:
@@ -157,6 +168,7 @@ class Corpus:
         self.tokens = np.array(
             [entry["tokens"] for _, entry, _, _ in self._entries]
         )  # [utterances]
+        self.speakers = np.array([entry["speaker"] for _, entry, _, _ in self._entries])
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -174,6 +186,16 @@ class Corpus:
             units=arrays["units"][unit : unit + entry["units"]],
             **views,
         )
+
+    def chances(self) -> NDArray[np.float64]:
+        """How often each utterance should be drawn [utterances]: by its length, and a speaker by
+        the square root of all of theirs, so that a quarter of an hour is heard beside many hours.
+        """
+        share = self.tokens / 1.0
+        for speaker in np.unique(self.speakers):
+            own = self.speakers == speaker
+            share[own] /= math.sqrt(share[own].sum())
+        return share / share.sum()
 
     def __iter__(self) -> Iterator[Utterance]:
         return (self[i] for i in range(len(self)))

@@ -103,6 +103,11 @@ class FlowTask:
         """`embeddings` holds a unit speaker embedding [192] for every speaker of the corpus."""
         self.network = Flow()
         self._corpus, self._heldout, self._embeddings = corpus, heldout, embeddings
+        self._chance = corpus.corpus.chances()
+        self._of_speaker = {
+            str(speaker): np.flatnonzero(corpus.corpus.speakers == speaker)
+            for speaker in np.unique(corpus.corpus.speakers)
+        }
         some = np.concatenate([corpus.corpus[i].mel for i in range(min(200, len(corpus)))])
         torch.manual_seed(0)
         initialize(self.network, table, some.astype(np.float32).mean(0))
@@ -118,19 +123,17 @@ class FlowTask:
         """
         ids: list[NDArray[np.int64]] = []
         mel: list[NDArray[np.float16]] = []
-        speaker = ""
+        number = int(rng.choice(len(self._corpus), p=self._chance))
+        speaker = str(self._corpus.corpus.speakers[number])
         have = 0
         while have < tokens:
-            number = int(rng.integers(len(self._corpus)))
             utterance = self._corpus.corpus[number]
-            if speaker not in ("", utterance.speaker):
-                continue
-            speaker = utterance.speaker
             start = int(rng.integers(max(1, utterance.tokens - tokens + 1))) if not ids else 0
             end = min(utterance.tokens, start + tokens - have)
             ids.append(self._corpus.ids(number)[start:end])
             mel.append(utterance.mel[2 * start : 2 * end])
             have += end - start
+            number = int(rng.choice(self._of_speaker[speaker]))
         jitter = rng.standard_normal(192) * EMBEDDING_JITTER / math.sqrt(192)
         embedding = (self._embeddings[speaker] + jitter).astype(np.float32)
         return np.concatenate(ids), np.concatenate(mel).astype(np.float32).T, embedding

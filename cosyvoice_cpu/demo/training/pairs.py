@@ -1,8 +1,8 @@
 """Texts with their speech tokens: what the speech LM learns from, 100 kB an hour.
 
 The LM needs many more different texts than the networks that hear audio. Speech is therefore
-generated, encoded and forgotten; only text and ids are kept, in shards that are whole or absent and
-depend only on their number and the tokenizer.
+generated, encoded and forgotten; only text, ids and the times of the words are kept, in shards that
+are whole or absent and depend only on their number, the prose and the tokenizer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.demo.training.alignment import word_times
 from cosyvoice_cpu.demo.training.sentences import SentenceMaker, Vocabulary
 from cosyvoice_cpu.demo.training.sizes import SAMPLE_RATE
 from cosyvoice_cpu.demo.training.speech import Voice
@@ -25,23 +27,28 @@ from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus, encode
 from cosyvoice_cpu.frontend import resample, whisper_log_mel
 
 TEXTS_PER_SHARD = 1000
+PROSE_SHARE = 0.6
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Texts and their token ids, in one order."""
+    """Texts, their token ids and the times of their words (`alignment.word_times`), in one
+    order.
+    """
 
     texts: Sequence[str]
     ids: Sequence[NDArray[np.int16]]
+    times: Sequence[NDArray[np.int16]]
 
     @classmethod
     def of_corpus(cls, corpus: TokenCorpus) -> Pairs:
         """The pairs of a corpus with audio."""
-        numbers = range(len(corpus))
-        ids = [corpus.ids(n).astype(np.int16) for n in numbers]
-        return cls([corpus.corpus[n].text for n in numbers], ids)
+        utterances = list(corpus.corpus)
+        ids = [corpus.ids(n).astype(np.int16) for n in range(len(corpus))]
+        times = [word_times(u.text, u.units) for u in utterances]
+        return cls([u.text for u in utterances], ids, times)
 
     @classmethod
     def load(cls, folder: Path, max_shards: int | None = None) -> Pairs:
@@ -51,14 +58,20 @@ class Pairs:
             raise FileNotFoundError(f"{folder} holds no pairs")
         texts: list[str] = []
         ids: list[NDArray[np.int16]] = []
+        times: list[NDArray[np.int16]] = []
         for path in paths:
             shard = json.loads(path.read_text(encoding="utf-8"))
-            texts += [text for text, _ in shard]
-            ids += [np.asarray(tokens, np.int16) for _, tokens in shard]
-        return cls(texts, ids)
+            texts += [text for text, _, _ in shard]
+            ids += [np.asarray(tokens, np.int16) for _, tokens, _ in shard]
+            times += [np.asarray(words, np.int16).reshape(-1, 2) for _, _, words in shard]
+        return cls(texts, ids, times)
 
     def __add__(self, other: Pairs) -> Pairs:
-        return Pairs([*self.texts, *other.texts], [*self.ids, *other.ids])
+        return Pairs(
+            [*self.texts, *other.texts],
+            [*self.ids, *other.ids],
+            [*self.times, *other.times],
+        )
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -67,42 +80,57 @@ class Pairs:
 def make_pairs(
     folder: Path,
     voice: Voice,
-    vocabulary: Vocabulary,
+    source: tuple[Vocabulary, Sequence[str]],
     tokenizer: tuple[SpeechTokenizer, IdTable],
     heldout: frozenset[str],
     hours: float,
 ) -> None:
-    """Write shards until `folder` holds `hours` of speech; texts in `heldout` are left out."""
+    """Write shards until `folder` holds `hours` of speech; texts in `heldout` are left out.
+
+    `source` is the vocabulary of the sentence maker and the prose, whose sentences make up
+    `PROSE_SHARE` of the texts; without prose every text is made.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokens, number = 0, 0
     while tokens < hours * 3600 * 25:
         path = folder / f"pairs-{number:04d}.json"
         if not path.exists():
-            maker = SentenceMaker(vocabulary, f"{path.stem}-{voice.name}")
-            texts = [maker.sentence() for _ in range(TEXTS_PER_SHARD)]
+            texts = _texts(source, f"{path.stem}-{voice.name}")
             seed = int.from_bytes(path.stem.encode(), "big") % 2**31
             spoken = [
-                (text, _tokens(voice, text, seed + n, tokenizer))
+                (text, *_tokens(voice, text, seed + n, tokenizer))
                 for n, text in enumerate(texts)
                 if text not in heldout
             ]
             part = path.with_suffix(".part")
             part.write_text(json.dumps([pair for pair in spoken if pair[1]]), encoding="utf-8")
             os.rename(part, path)
-        tokens += sum(len(ids) for _, ids in json.loads(path.read_text(encoding="utf-8")))
+        tokens += sum(len(ids) for _, ids, _ in json.loads(path.read_text(encoding="utf-8")))
         number += 1
         logger.info("%s: %.2f h", path.stem, tokens / 25 / 3600)
 
 
+def _texts(source: tuple[Vocabulary, Sequence[str]], seed: str) -> list[str]:
+    vocabulary, prose = source
+    maker, draw = SentenceMaker(vocabulary, seed), random.Random(f"prose-{seed}")
+    return [
+        draw.choice(prose) if prose and draw.random() < PROSE_SHARE else maker.sentence()
+        for _ in range(TEXTS_PER_SHARD)
+    ]
+
+
 def _tokens(
     voice: Voice, text: str, seed: int, tokenizer: tuple[SpeechTokenizer, IdTable]
-) -> list[int]:
-    """Token ids of `text` as `voice` says it; empty when there is nothing to say."""
+) -> tuple[list[int], list[list[int]]]:
+    """Token ids of `text` as `voice` says it and the times of its words; empty when there is
+    nothing to say.
+    """
     speech = voice.speak(text, seed)
     if speech is None:
-        return []
+        return [], []
     network, table = tokenizer
     audio = speech.audio.astype(np.float32) / np.float32(32768)
     log_mel = whisper_log_mel(resample(audio, SAMPLE_RATE, 16000)).T
     ids: list[int] = table.apply(encode(network, log_mel.astype(np.float16))).tolist()
-    return ids
+    times: list[list[int]] = word_times(text, speech.units).tolist()
+    return ids, times

@@ -15,7 +15,8 @@ from cosyvoice_cpu.demo.training.corpus import Utterance
 
 # Ids of the Kokoro/misaki alphabet, which hibari shares.
 PAUSES = (0, *range(1, 16))  # edges and punctuation
-JOINED_TO_NEXT = (16, 156, 157)  # blank, primary and secondary stress
+BLANK = 16
+JOINED_TO_NEXT = (BLANK, 156, 157)  # and primary and secondary stress
 PHONEMES = (
     *(24, 25, 31, 33, 36, 39, 41),  # A I O Q T W Y: diphthongs, and T for a flapped t
     *(

@@ -12,13 +12,17 @@ drawn token does not derail what follows.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cosyvoice_cpu.demo.training.alignment import character_of_tokens
+from cosyvoice_cpu.demo.training.guided_attention import HEADS, AttentionGuide, allowed_pieces
 from cosyvoice_cpu.demo.training.pairs import Pairs
 from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS, speech_lm_config
 from cosyvoice_cpu.demo.training.speech_tokenizer import DIGITS, LEVELS
@@ -32,6 +36,7 @@ EOS = SPEECH_IDS + COSYVOICE3.special_ids.eos
 TASK = SPEECH_IDS + COSYVOICE3.special_ids.task
 IGNORED = -100
 IDS_PER_STEP = 3200
+GUIDE_WEIGHT = 0.2
 SPELLING_DROPOUT = 0.1
 REPLACED_TOKENS = 0.04
 # Texts per row, share of the batches. With 60 % of single texts the network still mixed up prompt
@@ -66,6 +71,7 @@ class SpeechLMTask:
         self.network: SpeechLM = SpeechLM(speech_lm_config(spelling.rows))
         initialize(self.network, table)
         self._pairs, self._heldout, self._spelling = pairs, heldout, spelling
+        self._guide = AttentionGuide(self.network)
         self._prefix = spelling.encode(SYSTEM_PREFIX)
         self._by_length = np.argsort([len(ids) for ids in pairs.ids], kind="stable")
 
@@ -81,39 +87,59 @@ class SpeechLMTask:
         rows = max(1, round(IDS_PER_STEP / (1.6 * joined * tokens)))
         low = max(0, min(place - NEIGHBOURS // 2, len(self._by_length) - NEIGHBOURS))
         near = self._by_length[low : low + NEIGHBOURS]
-        parts = []
-        for _ in range(rows):
-            numbers = [int(n) for n in rng.choice(near, joined)]
-            text = list(self._prefix)
-            for n in numbers:
-                text += self._spelling.encode_loosely(
-                    self._pairs.texts[n], SPELLING_DROPOUT * rng.integers(2), rng
-                )
-            parts.append((text, np.concatenate([self._pairs.ids[n] for n in numbers])))
-        loss, right = self._cross_entropy(parts, rng)
-        return {"total": loss, "right": right}
+        batch = [
+            self._row(self._pairs, [int(n) for n in rng.choice(near, joined)], rng)
+            for _ in range(rows)
+        ]
+        with self._guide.watching():
+            loss, right = self._cross_entropy(batch, rng)
+        length = max(len(row.text) + len(row.speech) for row in batch) + 2
+        guide = self._guide.loss(_allowed(batch, length))
+        return {
+            "total": loss + GUIDE_WEIGHT * guide,
+            "cross_entropy": loss,
+            "guide": guide,
+            "right": right,
+        }
+
+    def _row(self, pairs: Pairs, numbers: list[int], rng: np.random.Generator | None) -> _Row:
+        """The texts `numbers` joined; spelled loosely now and then when there is an `rng`."""
+        text, speech = list(self._prefix), []
+        masks: list[tuple[int, int, list[NDArray[np.bool_]]]] = []
+        spoken = 0
+        for n in numbers:
+            rate = 0.0 if rng is None else SPELLING_DROPOUT * rng.integers(2)
+            pieces = self._spelling.pieces(pairs.texts[n], rate, rng or np.random.default_rng(0))
+            ends = np.cumsum([len(piece) for piece in pieces], dtype=np.float32)
+            starts = np.concatenate([[0], ends[:-1]]).astype(np.float32)
+            ids = pairs.ids[n].astype(np.int64)
+            characters = character_of_tokens(pairs.texts[n], pairs.times[n], len(ids))
+            masks.append((spoken, len(text), allowed_pieces(starts, ends, characters)))
+            text += self._spelling.ids(pieces)
+            speech.append(ids)
+            spoken += len(ids)
+        return _Row(text, np.concatenate(speech), masks)
 
     def _cross_entropy(
-        self, parts: list[tuple[list[int], Any]], rng: np.random.Generator | None
+        self, batch: list[_Row], rng: np.random.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """Mean over speech tokens and eos, and the part of them guessed right."""
         network = self.network
-        longest = max(len(text) + len(speech) for text, speech in parts) + 2
-        rows, targets = [], torch.full((len(parts), longest), IGNORED)
-        for row, (text, spoken) in enumerate(parts):
-            speech = spoken.astype(np.int64)
-            fed = speech.copy()
+        longest = max(len(row.text) + len(row.speech) for row in batch) + 2
+        rows, targets = [], torch.full((len(batch), longest), IGNORED)
+        for number, row in enumerate(batch):
+            fed = row.speech.copy()
             if rng is not None:
                 replaced = rng.random(len(fed)) < REPLACED_TOKENS
-                fed[replaced] = rng.choice(speech, int(replaced.sum()))
+                fed[replaced] = rng.choice(row.speech, int(replaced.sum()))
             marks = torch.tensor([SOS, TASK])
             sos, task = network.speech_embedding(marks)[:, None]
-            words = network.text_embedding(torch.tensor(text))
+            words = network.text_embedding(torch.tensor(row.text))
             line = torch.cat([sos, words, task, network.speech_embedding(torch.from_numpy(fed))])
             rows.append(F.pad(line, (0, 0, 0, longest - len(line))))
-            first = len(text) + 1
-            targets[row, first : first + len(speech)] = torch.from_numpy(speech)
-            targets[row, first + len(speech)] = EOS
+            first = len(row.text) + 1
+            targets[number, first : first + len(fed)] = torch.from_numpy(row.speech)
+            targets[number, first + len(fed)] = EOS
         hidden = network(torch.stack(rows))
         chosen = targets != IGNORED
         logits = network.logits(hidden[chosen]).float()
@@ -125,13 +151,35 @@ class SpeechLMTask:
         """Cross-entropy in nats and tokens right over 160 held-out texts."""
         totals = []
         for start in range(0, min(160, len(self._heldout)), 16):
-            parts = [
-                (
-                    self._prefix + self._spelling.encode(self._heldout.texts[n]),
-                    self._heldout.ids[n],
-                )
-                for n in range(start, min(start + 16, len(self._heldout)))
-            ]
-            totals.append([float(x) for x in self._cross_entropy(parts, None)])
+            numbers = range(start, min(start + 16, len(self._heldout)))
+            batch = [self._row(self._heldout, [n], None) for n in numbers]
+            totals.append([float(x) for x in self._cross_entropy(batch, None)])
         loss, right = np.mean(totals, 0)
         return {"cross_entropy": float(loss), "right": float(right)}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of a batch: prefix and text ids, speech tokens, and where its tokens may look.
+
+    A mask set is (first token, first text id, one mask [tokens, pieces] per guided head).
+    """
+
+    text: list[int]
+    speech: NDArray[np.int64]
+    masks: list[tuple[int, int, list[NDArray[np.bool_]]]]
+
+
+def _allowed(batch: list[_Row], length: int) -> list[Tensor]:
+    """The rows' masks as [B, L, L] over positions: the one that predicts a token asks, text
+    answers.
+    """
+    out = [np.zeros((len(batch), length, length), bool) for _ in HEADS]
+    for number, row in enumerate(batch):
+        task = len(row.text) + 1
+        for token, text, masks in row.masks:
+            for whole, mask in zip(out, masks, strict=True):
+                tokens, pieces = mask.shape
+                queries = slice(task + token, task + token + tokens)
+                whole[number, queries, 1 + text : 1 + text + pieces] = mask
+    return [torch.from_numpy(mask) for mask in out]

@@ -107,12 +107,19 @@ class Spelling:
         return self._tokenizer.encode(text)
 
     def encode_loosely(self, text: str, rate: float, rng: np.random.Generator) -> list[int]:
-        """Ids of ASCII `text` without special tokens; a possible merge is passed over with
-        probability `rate` each time it comes up. With rate 0 this is `encode`.
+        """Ids of `pieces`."""
+        return self.ids(self.pieces(text, rate, rng))
+
+    def pieces(self, text: str, rate: float, rng: np.random.Generator) -> list[str]:
+        """ASCII `text` without special tokens, cut; one character of a piece is one of the text. A
+        possible merge is passed over with probability `rate` each time it comes up; with rate 0
+        the cut is that of `encode`.
         """
-        return [
-            self._vocabulary[part] for word in _words(text) for part in self._cut(word, rate, rng)
-        ]
+        return [part for word in _words(text) for part in self._cut(word, rate, rng)]
+
+    def ids(self, pieces: Iterable[str]) -> list[int]:
+        """The pieces' ids."""
+        return [self._vocabulary[piece] for piece in pieces]
 
     def _cut(self, word: str, rate: float, rng: np.random.Generator) -> list[str]:
         parts = list(word)

@@ -14,10 +14,9 @@ from cosyvoice_cpu.demo.training.corpus import Corpus, make_corpus
 from cosyvoice_cpu.demo.training.trainer import Settings, Task, load_averaged, train
 
 TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there before the rest is made
-
-VOCODER_SHARDS = 24  # 10.9 h
-FLOW_SHARDS = 25  # 11.4 h
-PAIR_SHARDS = 40  # 36 h
+MAIN_SHARDS = 25  # 11.4 h of the main voice; further voices come behind
+PAIR_SHARDS = 80  # 70 h
+FURTHER_VOICES = ("am_michael", "bf_emma")  # of Kokoro: a man, American; a woman, British
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +92,21 @@ def make_voices(arguments: argparse.Namespace) -> None:
         make_clips(folder, KokoroVoice(model, styles), vocabulary, number)
 
 
+def make_further_voices(arguments: argparse.Namespace) -> None:
+    """Generate a quarter of an hour of each further voice for vocoder, f0 and flow."""
+    from cosyvoice_cpu.demo.training.corpus import make_further
+    from cosyvoice_cpu.demo.training.hibari_voice import ASSETS
+    from cosyvoice_cpu.demo.training.kokoro_voice import KokoroModel, KokoroVoice
+    from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
+
+    if arguments.styles is None:
+        raise SystemExit("the stage further needs --styles, the folder of Kokoro's voices/*.bin")
+    vocabulary, model = load_vocabulary(ASSETS), KokoroModel()
+    for number, name in enumerate(FURTHER_VOICES):
+        voice = KokoroVoice(model, arguments.styles / f"{name}.bin")
+        make_further(_corpus_folder(arguments.state), voice, vocabulary, number)
+
+
 def train_speaker_encoder(arguments: argparse.Namespace) -> None:
     """Train the speaker encoder on all voices and write its graph."""
     from cosyvoice_cpu.demo.training.speaker_encoder import (
@@ -139,7 +153,7 @@ def train_vocoder(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(arguments.threads)
     folder = _corpus_folder(arguments.state)
-    corpus = Corpus(folder, "train", max_shards=VOCODER_SHARDS)
+    corpus = Corpus(folder, "train")
     steps = arguments.steps or SETTINGS["vocoder"].steps
     _run("vocoder", VocoderTask(corpus, Corpus(folder, "heldout"), steps), arguments)
 
@@ -150,7 +164,7 @@ def train_f0(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(arguments.threads)
     folder = _corpus_folder(arguments.state)
-    corpus = Corpus(folder, "train", max_shards=VOCODER_SHARDS)
+    corpus = Corpus(folder, "train")
     _run("f0", F0Task(corpus, Corpus(folder, "heldout")), arguments)
 
 
@@ -174,6 +188,7 @@ def make_lm_pairs(arguments: argparse.Namespace) -> None:
     """Generate texts with tokens for the speech LM."""
     from cosyvoice_cpu.demo.training.hibari_voice import ASSETS, HibariVoice
     from cosyvoice_cpu.demo.training.pairs import make_pairs
+    from cosyvoice_cpu.demo.training.prose import example_sentences
     from cosyvoice_cpu.demo.training.speech_tokenizer import SpeechTokenizer
     from cosyvoice_cpu.demo.training.token_ids import IdTable
     from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
@@ -182,10 +197,11 @@ def make_lm_pairs(arguments: argparse.Namespace) -> None:
     network = SpeechTokenizer()
     load_averaged(arguments.state / "speech_tokenizer", network)
     heldout = frozenset(u.text for u in Corpus(_corpus_folder(arguments.state), "heldout"))
+    prose = example_sentences(arguments.wordnet) if arguments.wordnet is not None else ()
     make_pairs(
         arguments.state / "pairs",
         HibariVoice(),
-        load_vocabulary(ASSETS),
+        (load_vocabulary(ASSETS), prose),
         (network, IdTable.load(arguments.state / "tokens" / "table.npz")),
         heldout,
         arguments.hours,
@@ -200,10 +216,10 @@ def train_flow(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(arguments.threads)
     folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
-    corpus = TokenCorpus(folder, tokens, "train", max_shards=FLOW_SHARDS)
+    corpus = TokenCorpus(folder, tokens, "train")
     heldout = TokenCorpus(folder, tokens, "heldout")
-    speakers = {utterance.speaker for utterance in heldout.corpus}
-    embeddings = {speaker: voice_vector(speaker) for speaker in speakers}
+    speakers = {*corpus.corpus.speakers.tolist(), *heldout.corpus.speakers.tolist()}
+    embeddings = {speaker: voice_vector(speaker) for speaker in sorted(speakers)}
     table = IdTable.load(tokens / "table.npz")
     _run("flow", FlowTask(corpus, heldout, table, embeddings), arguments)
 
@@ -226,7 +242,7 @@ def train_speech_lm(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(arguments.threads)
     folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
     heldout = Pairs.of_corpus(TokenCorpus(folder, tokens, "heldout"))
-    pairs = Pairs.of_corpus(TokenCorpus(folder, tokens, "train", max_shards=FLOW_SHARDS))
+    pairs = Pairs.of_corpus(TokenCorpus(folder, tokens, "train", max_shards=MAIN_SHARDS))
     pairs += Pairs.load(arguments.state / "pairs", max_shards=PAIR_SHARDS)
     text_folder = arguments.state / "text"
     if not text_folder.exists():
@@ -237,6 +253,7 @@ def train_speech_lm(arguments: argparse.Namespace) -> None:
 
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "data": make_data,
+    "further": make_further_voices,
     "voices": make_voices,
     "speaker_encoder": train_speaker_encoder,
     "speech_tokenizer": train_speech_tokenizer,

@@ -15,7 +15,7 @@ from cosyvoice_cpu.demo.training.sentences import Vocabulary
 
 _PLAIN_WORD = re.compile(r"[a-z]{2,13}")
 # Words no example sentence needs; the lists are otherwise taken as they are.
-_UNWANTED = re.compile(
+UNWANTED = re.compile(
     r"fuck|shit|nigg|cunt|whore|slut|rape|porn|fagg|jihad|genocid|\bass\b|negro|nazi|penis|vagina"
 )
 
@@ -44,7 +44,7 @@ def load_vocabulary(assets: Path) -> Vocabulary:
 
 
 def _usable(word: str) -> bool:
-    return _PLAIN_WORD.fullmatch(word) is not None and not _UNWANTED.search(word)
+    return _PLAIN_WORD.fullmatch(word) is not None and not UNWANTED.search(word)
 
 
 def _tag(word: str, tagger: dict[str, Any]) -> str:

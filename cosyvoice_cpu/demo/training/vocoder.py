@@ -125,7 +125,7 @@ class VocoderTask:
         self.network: Vocoder = Vocoder(VOCODER)
         initialize(self.network)
         self._corpus, self._heldout, self._steps = corpus, heldout, steps
-        self._chance = corpus.tokens / corpus.tokens.sum()
+        self._chance = corpus.chances()
         self._loss = SpectralLoss()
 
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
@@ -195,7 +195,7 @@ class F0Task:
             self.network.classifier.bias.fill_(100.0)
         self._corpus, self._heldout = corpus, heldout
         self._batch, self._frames = batch, frames
-        self._chance = corpus.tokens / corpus.tokens.sum()
+        self._chance = corpus.chances()
 
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
         return [
