@@ -47,4 +47,5 @@ def character_of_tokens(text: str, times: NDArray[np.int16], tokens: int) -> NDA
     for (first, end), (start, stop) in zip(times.tolist(), word_places(text), strict=True):
         at += [first, max(first + 0.5, end)]
         character += [start, stop]
-    return np.interp(np.arange(tokens) + 0.5, at, character).astype(np.float32)
+    said: NDArray[np.float32] = np.interp(np.arange(tokens) + 0.5, at, character).astype(np.float32)
+    return said

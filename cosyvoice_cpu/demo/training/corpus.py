@@ -191,11 +191,12 @@ class Corpus:
         """How often each utterance should be drawn [utterances]: by its length, and a speaker by
         the square root of all of theirs, so that a quarter of an hour is heard beside many hours.
         """
-        share = self.tokens / 1.0
+        share: NDArray[np.float64] = self.tokens.astype(np.float64)
         for speaker in np.unique(self.speakers):
             own = self.speakers == speaker
             share[own] /= math.sqrt(share[own].sum())
-        return share / share.sum()
+        share /= share.sum()
+        return share
 
     def __iter__(self) -> Iterator[Utterance]:
         return (self[i] for i in range(len(self)))

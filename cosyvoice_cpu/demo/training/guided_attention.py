@@ -29,7 +29,8 @@ class AttentionGuide:
     """Captures what enters the guided layers during a forward pass and scores their attention."""
 
     def __init__(self, network: SpeechLM) -> None:
-        self._layers = [network.layers[index].self_attn for index in LAYERS]
+        attentions = [module for module in network.modules() if isinstance(module, Attention)]
+        self._layers = [attentions[index] for index in LAYERS]
         self._seen: list[tuple[Attention, Tensor, tuple[Tensor, Tensor]]] = []
 
     @contextmanager
@@ -76,7 +77,8 @@ def _scores(layer: Attention, x: Tensor, rotary: tuple[Tensor, Tensor], head: in
     q, k = projected
     scores = q @ k.transpose(1, 2) * size**-0.5
     future = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
-    return scores.masked_fill(future, -1e4)
+    causal: Tensor = scores.masked_fill(future, -1e4)
+    return causal
 
 
 def allowed_pieces(
