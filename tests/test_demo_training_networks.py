@@ -26,6 +26,7 @@ from cosyvoice_cpu.demo.training.spelling import Spelling, learn_merges, write_t
 from cosyvoice_cpu.demo.training.token_ids import SILENT_IDS, IdTable, TokenCorpus, encode_shards
 from cosyvoice_cpu.demo.training.trainer import Settings, load_averaged, train
 from cosyvoice_cpu.demo.training.vocoder import F0Task, VocoderTask, periodicity
+from cosyvoice_cpu.demo.training.vocoder_tuning import VocoderTuningTask, generate_mels
 
 TOKENS = (60, 45, 30)  # of the three texts of every shard
 
@@ -262,3 +263,24 @@ def test_pairs_are_read_back_in_order(tmp_path):
     assert len(Pairs.load(tmp_path, max_shards=1) + read) == 4
     with pytest.raises(FileNotFoundError, match="holds no pairs"):
         Pairs.load(tmp_path / "nowhere")
+
+
+def test_the_vocoder_is_tuned_on_the_flows_mels_beside_the_audio(folder, token_folder, tmp_path):
+    torch.manual_seed(0)
+    corpus = TokenCorpus(folder, token_folder, "train")
+    generated = tmp_path / "generated"
+    generate_mels(Flow().eval(), corpus, generated, count=3)
+    task = VocoderTuningTask(corpus.corpus, Corpus(folder, "heldout"), 10, generated)
+    rng = np.random.default_rng(0)
+    examples = [task._example(rng) for _ in range(40)]
+    assert all(len(mel) == 2 * utterance.tokens for utterance, mel in examples)
+    made = [utterance.text for utterance, mel in examples if not np.array_equal(mel, utterance.mel)]
+    assert 10 < len(made) < 30 and len(set(made)) <= 3
+    assert _falls(task, steps=4, rate=1e-4)
+
+
+def test_mels_that_were_made_are_kept(folder, token_folder, tmp_path):
+    corpus = TokenCorpus(folder, token_folder, "train")
+    (tmp_path / "generated").mkdir()
+    generate_mels(Flow().eval(), corpus, tmp_path / "generated", count=1)
+    assert not list((tmp_path / "generated").iterdir())

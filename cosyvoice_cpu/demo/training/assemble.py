@@ -77,6 +77,8 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     load("speech_lm", lm)
     load("flow", flow)
     load("vocoder", vocoder)
+    if (state / "vocoder_tuning" / "checkpoint.pt").exists():
+        load("vocoder_tuning", vocoder)
     load("f0", f0)
     load("speech_tokenizer", tokenizer)
 

@@ -66,7 +66,10 @@ def _ways(state: Path, heldout: Corpus) -> dict[str, tuple[dict[str, int], Speak
     voice, steps = load_voice(state)
 
     def of(*runs: str) -> dict[str, int] | None:
-        return {run: steps[run] for run in runs} if all(run in steps for run in runs) else None
+        if not all(run in steps for run in runs):
+            return None
+        tuned = [run for run in ("vocoder_tuning",) if "vocoder" in runs and run in steps]
+        return {run: steps[run] for run in (*runs, *tuned)}
 
     def audio(number: int) -> NDArray[Any]:
         return heldout[number].audio.astype(np.float32) / 32768
@@ -128,7 +131,14 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
     lm: SpeechLM = SpeechLM(config.speech_lm)
     vocoder: Vocoder = Vocoder(config.vocoder)
     f0: F0Predictor = vocoder.f0_predictor
-    runs = {"speech_lm": lm, "flow": flow, "vocoder": vocoder, "f0": f0}
+    # In this order: a tuned generator takes the place of the one before, and f0 is part of both.
+    runs = {
+        "speech_lm": lm,
+        "flow": flow,
+        "vocoder": vocoder,
+        "vocoder_tuning": vocoder,
+        "f0": f0,
+    }
     steps = {
         run: load_averaged(state / run, network)
         for run, network in runs.items()

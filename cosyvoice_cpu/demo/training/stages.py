@@ -34,6 +34,9 @@ SETTINGS = {
     "vocoder": Settings(
         steps=14000, peak_rate=5e-4, betas=(0.8, 0.99), average=0.999, evaluate_every=500
     ),
+    "vocoder_tuning": Settings(
+        steps=1600, peak_rate=2e-4, betas=(0.8, 0.99), average=0.995, evaluate_every=400
+    ),
     "f0": Settings(steps=12000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
     "flow": Settings(
         steps=14000,
@@ -158,6 +161,25 @@ def train_vocoder(arguments: argparse.Namespace) -> None:
     _run("vocoder", VocoderTask(corpus, Corpus(folder, "heldout"), steps), arguments)
 
 
+def tune_vocoder(arguments: argparse.Namespace) -> None:
+    """Let the flow make mels, then train the vocoder's generator on them, too."""
+    from cosyvoice_cpu.demo.training.flow import Flow
+    from cosyvoice_cpu.demo.training.token_ids import TokenCorpus
+    from cosyvoice_cpu.demo.training.vocoder_tuning import VocoderTuningTask, generate_mels
+
+    torch.set_num_threads(arguments.threads)
+    folder, generated = _corpus_folder(arguments.state), arguments.state / "generated"
+    corpus = TokenCorpus(folder, arguments.state / "tokens", "train")
+    flow = Flow()
+    load_averaged(arguments.state / "flow", flow)
+    generate_mels(flow, corpus, generated)
+    steps = arguments.steps or SETTINGS["vocoder_tuning"].steps
+    task = VocoderTuningTask(corpus.corpus, Corpus(folder, "heldout"), steps, generated)
+    load_averaged(arguments.state / "vocoder", task.network)
+    task.network.train()
+    _run("vocoder_tuning", task, arguments)
+
+
 def train_f0(arguments: argparse.Namespace) -> None:
     """Train the vocoder's f0 predictor."""
     from cosyvoice_cpu.demo.training.vocoder import F0Task
@@ -258,6 +280,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "speaker_encoder": train_speaker_encoder,
     "speech_tokenizer": train_speech_tokenizer,
     "vocoder": train_vocoder,
+    "vocoder_tuning": tune_vocoder,
     "f0": train_f0,
     "tokens": make_tokens,
     "flow": train_flow,

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cosyvoice_cpu.demo.training.corpus import Corpus
+from cosyvoice_cpu.demo.training.corpus import Corpus, Utterance
 from cosyvoice_cpu.demo.training.sizes import HOP, MEL_BINS, SAMPLE_RATE, VOCODER
 from cosyvoice_cpu.frontend.mel import slaney_filters
 from cosyvoice_cpu.networks.f0_predictor import F0Predictor
@@ -132,11 +132,20 @@ class VocoderTask:
         named = self.network.named_parameters()
         return [{"params": [p for name, p in named if not name.startswith("f0_predictor.")]}]
 
+    def _batch(self, step: int) -> tuple[int, int]:
+        """Crops of a step, and the frames of each."""
+        return (4, 32) if step < self._steps * 2 // 3 else (6, 48)
+
+    def _example(self, rng: np.random.Generator) -> tuple[Utterance, NDArray[np.float16]]:
+        """An utterance and the mel [2 N, 80] that stands for it."""
+        utterance = self._corpus[int(rng.choice(len(self._corpus), p=self._chance))]
+        return utterance, utterance.mel
+
     def _crop(self, rng: np.random.Generator, frames: int) -> tuple[NDArray[Any], ...]:
         """Mel [80, S + 5], f0 and phase [S + 5], audio [480 S] from a place that may touch the end
         of the text.
         """
-        utterance = self._corpus[rng.choice(len(self._corpus), p=self._chance)]
+        utterance, given = self._example(rng)
         total = 2 * utterance.tokens
         start = int(rng.integers(0, max(1, total - frames + 1)))
         end = min(total, start + frames + TAIL)
@@ -146,14 +155,14 @@ class VocoderTask:
             / 32768
         )
         return (
-            np.pad(utterance.mel[start:end].astype(np.float32), ((0, missing), (0, 0))).T,
+            np.pad(given[start:end].astype(np.float32), ((0, missing), (0, 0))).T,
             np.pad(utterance.f0[start:end], (0, missing)),
             np.pad(utterance.phase[start:end], (0, missing)),
             np.pad(audio, (0, HOP * frames - len(audio))),
         )
 
     def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
-        batch, frames = (4, 32) if step < self._steps * 2 // 3 else (6, 48)
+        batch, frames = self._batch(step)
         crops = [self._crop(rng, frames) for _ in range(batch)]
         mel, f0, phase, audio = (
             torch.from_numpy(np.stack(parts)) for parts in zip(*crops, strict=True)
