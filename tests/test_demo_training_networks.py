@@ -23,7 +23,13 @@ from cosyvoice_cpu.demo.training.speech_tokenizer import (
     warp_frequency,
 )
 from cosyvoice_cpu.demo.training.spelling import Spelling, learn_merges, write_tokenizer
-from cosyvoice_cpu.demo.training.token_ids import SILENT_IDS, IdTable, TokenCorpus, encode_shards
+from cosyvoice_cpu.demo.training.token_ids import (
+    SILENT_IDS,
+    IdTable,
+    TokenCorpus,
+    encode_shards,
+    phoneme_of_ids,
+)
 from cosyvoice_cpu.demo.training.trainer import Settings, load_averaged, train
 from cosyvoice_cpu.demo.training.vocoder import F0Task, VocoderTask, periodicity
 from cosyvoice_cpu.demo.training.vocoder_tuning import VocoderTuningTask, generate_mels
@@ -221,6 +227,16 @@ def test_token_ids_have_the_length_of_their_text(folder, token_folder):
     assert [len(corpus.ids(i)) for i in range(len(corpus))] == [*TOKENS, *TOKENS]
 
 
+def test_the_phoneme_of_an_id_is_the_one_it_mostly_goes_with(folder, token_folder):
+    corpus = TokenCorpus(folder, token_folder, "train")
+    phonemes = phoneme_of_ids(corpus, texts=100)
+    assert phonemes.shape == (SPEECH_IDS,) and not phonemes[list(SILENT_IDS)].any()
+    labels = np.concatenate([token_labels(utterance) for utterance in corpus.corpus])
+    ids = np.concatenate([corpus.ids(n) for n in range(len(corpus))])
+    spoken = np.setdiff1d(ids, SILENT_IDS)
+    assert all(phonemes[i] == np.bincount(labels[ids == i]).argmax() for i in spoken)
+
+
 def test_an_unwarped_frequency_axis_is_unchanged():
     log_mel = np.random.default_rng(0).random((7, 128)).astype(np.float32)
     assert np.array_equal(warp_frequency(log_mel, 1.0), log_mel)
@@ -245,7 +261,7 @@ def test_the_speech_lm_learns_one_batch(tmp_path):
     ids = [rng.integers(100, 2000, n).astype(np.int16) for n in (20, 24, 30)]
     times = [np.array(t, np.int16).reshape(-1, 2) for t in ([[2, 5], [6, 20]], [], [[0, 30]])]
     pairs = Pairs(["A tone.", "Another tone.", "Tone?"], ids, times)
-    task = SpeechLMTask(pairs, pairs, Spelling(tmp_path), table)
+    task = SpeechLMTask(pairs, pairs, Spelling(tmp_path), table, np.arange(SPEECH_IDS) % 9)
     with torch.no_grad():
         first = task.evaluate(task.network)["cross_entropy"]
     assert first == pytest.approx(np.log(SPEECH_IDS + 200), rel=0.1)

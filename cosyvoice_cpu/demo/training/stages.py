@@ -259,18 +259,21 @@ def train_speech_lm(arguments: argparse.Namespace) -> None:
     from cosyvoice_cpu.demo.training.pairs import Pairs
     from cosyvoice_cpu.demo.training.speech_lm import SpeechLMTask
     from cosyvoice_cpu.demo.training.spelling import Spelling, learn_merges, write_tokenizer
-    from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
+    from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus, phoneme_of_ids
 
     torch.set_num_threads(arguments.threads)
     folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
     heldout = Pairs.of_corpus(TokenCorpus(folder, tokens, "heldout"))
-    pairs = Pairs.of_corpus(TokenCorpus(folder, tokens, "train", max_shards=MAIN_SHARDS))
+    corpus = TokenCorpus(folder, tokens, "train", max_shards=MAIN_SHARDS)
+    pairs = Pairs.of_corpus(corpus)
     pairs += Pairs.load(arguments.state / "pairs", max_shards=PAIR_SHARDS)
     text_folder = arguments.state / "text"
     if not text_folder.exists():
         write_tokenizer(text_folder, learn_merges(pairs.texts))
     table = IdTable.load(tokens / "table.npz")
-    _run("speech_lm", SpeechLMTask(pairs, heldout, Spelling(text_folder), table), arguments)
+    phonemes = phoneme_of_ids(corpus, texts=2000)
+    task = SpeechLMTask(pairs, heldout, Spelling(text_folder), table, phonemes)
+    _run("speech_lm", task, arguments)
 
 
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.demo.training.corpus import Corpus
-from cosyvoice_cpu.demo.training.phonemes import SILENCE, token_labels
+from cosyvoice_cpu.demo.training.phonemes import CLASSES, SILENCE, token_labels
 from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS
 from cosyvoice_cpu.demo.training.speech_tokenizer import CODES, SpeechTokenizer
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
@@ -80,6 +80,18 @@ def count_codes(network: SpeechTokenizer, corpus: Corpus, texts: int) -> IdTable
         np.add.at(in_all, codes, 1)
         np.add.at(in_silence, codes[labels == SILENCE], 1)
     return IdTable.from_counts(in_silence, in_all)
+
+
+def phoneme_of_ids(corpus: TokenCorpus, texts: int) -> NDArray[np.int64]:
+    """The phoneme class that each id [SPEECH_IDS] mostly means, from the first `texts` utterances;
+    silence for ids that never occur.
+    """
+    counts = np.zeros((SPEECH_IDS, CLASSES), np.int64)
+    for number in range(min(texts, len(corpus))):
+        np.add.at(counts, (corpus.ids(number), token_labels(corpus.corpus[number])), 1)
+    counts[list(SILENT_IDS)] = 0  # class 0
+    classes: NDArray[np.int64] = counts.argmax(1)
+    return classes
 
 
 def encode_shards(
