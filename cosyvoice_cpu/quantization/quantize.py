@@ -25,6 +25,7 @@ from cosyvoice_cpu.quantization.heard import Heard, listen
 from cosyvoice_cpu.quantization.memory import predicted_memory
 from cosyvoice_cpu.quantization.planner import Progress, materials_for
 from cosyvoice_cpu.quantization.recipe import AUTO, Recipe, load_recipe
+from cosyvoice_cpu.quantization.relief import suspect
 from cosyvoice_cpu.quantization.report import AttemptReport, ComponentReport, QuantizationReport
 from cosyvoice_cpu.quantization.search import (
     Attempt,
@@ -76,30 +77,43 @@ def quantize_bundle(
         materials = materials_for(source, calibration, threads, tell)
         workshop = Workshop(materials, writer)
         drafts = _copied(writer, source, candidates, tell)
-        reports, results, taken = [], [], []
+        reports: dict[ComponentName, ComponentReport] = {}
+        taken: dict[ComponentName, Attempt] = {}
         for name, entries in candidates.items():
             search = chosen.search.get(name)
             least = search.least_speedup if search else None
             attempts = [workshop.attempt(name, candidate, least) for candidate in entries]
             best = attempts[0] if least is None else fastest(attempts, least)
-            reports.append(_component_report(source, name, attempts, best, least))
+            reports[name] = _component_report(source, name, attempts, best, least)
             if best:
-                results += best.results
-                taken.append(workshop.key(best))
+                taken[name] = best
                 drafts[name] = workshop.write(best.plan, best.candidate.recipe)
             else:
                 drafts[name] = workshop.copy(name)
-        heard = Heard([], [])
-        if taken:
+
+        def listened() -> Heard:
+            if not taken:
+                return Heard([], [])
             content = _content(source.manifest, drafts, _NOT_MEASURED)
-            heard = listen(
+            return listen(
                 materials.reference,
                 lambda: BundleStages(writer.preview(**content), threads),
                 chosen.speech,
                 materials.findings,
-                digest_of(sorted(taken))[:32],
+                digest_of(sorted(map(workshop.key, taken.values())))[:32],
                 lambda done: tell("listening to words and voices", done),
             )
+
+        heard = listened()
+        while put_back := suspect(heard.results, chosen.search.keys() & taken.keys()):
+            name, reason = put_back
+            del taken[name]
+            drafts[name] = workshop.copy(name)
+            reports[name] = replace(
+                reports[name], put_back=reason, precision=source.component(name).precision
+            )
+            heard = listened()
+        results = [result for attempt in taken.values() for result in attempt.results]
         results += heard.results
         refused = not all(result.passed for result in results)
         if refused and not force:
@@ -114,7 +128,8 @@ def quantize_bundle(
     return replace(
         plan,
         components=[
-            replace(report, bytes_after=_bytes(manifest, report.name)) for report in reports
+            replace(report, bytes_after=_bytes(manifest, report.name))
+            for report in reports.values()
         ],
         results=results,
         items=[item.name for item in materials.held_out],
