@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from cosyvoice_cpu.demo.training.guided_attention import (
     allowed_pieces,
 )
 from cosyvoice_cpu.demo.training.phonemes import BLANK
-from cosyvoice_cpu.demo.training.prose import example_sentences
+from cosyvoice_cpu.demo.training.prose import example_sentences, speech_sentences
 from cosyvoice_cpu.demo.training.sizes import speech_lm_config
 from cosyvoice_cpu.networks.speech_lm import SpeechLM, rotary_table, rotate
 
@@ -137,3 +139,14 @@ def test_prose_is_whole_sentences_that_need_no_guess_at_how_they_are_read(tmp_pa
 def test_prose_names_the_file_that_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"data\.noun"):
         example_sentences(tmp_path)
+
+
+def test_speeches_give_the_sentences_that_are_plain_and_long_enough(tmp_path):
+    text = (
+        "Thank you. Let us\u2019s all look to the future now. In 1999 we did not go there at all."
+    )
+    (tmp_path / "1999.json").write_text(json.dumps({"year": 1999, "text": text}))
+    (tmp_path / "1899.json").write_text(json.dumps({"year": 1899, "text": text * 2}))
+    assert speech_sentences(tmp_path) == ("Let us's all look to the future now.",)
+    with pytest.raises(FileNotFoundError, match="no speech"):
+        speech_sentences(tmp_path / "none")

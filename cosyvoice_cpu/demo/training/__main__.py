@@ -24,6 +24,7 @@ def main() -> None:
     )
     parser.add_argument("--styles", type=Path, help="Kokoro's voices/*.bin, for the voices stage")
     parser.add_argument("--wordnet", type=Path, help="WordNet's dict folder, for the pairs stage")
+    parser.add_argument("--speeches", type=Path, help="folder of speeches, for the pairs stage")
     parser.add_argument("--texts", type=int, default=20, help="held-out texts of the measure stage")
     parser.add_argument("--way", default="", help="the only way of speaking that is measured")
     parser.add_argument("--threads", type=int, default=1, help="torch threads")

@@ -27,7 +27,7 @@ from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus, encode
 from cosyvoice_cpu.frontend import resample, whisper_log_mel
 
 TEXTS_PER_SHARD = 1000
-PROSE_SHARE = 0.6
+PROSE_SHARE = 0.6  # of the texts, if there is prose
 
 logger = logging.getLogger(__name__)
 
@@ -80,15 +80,14 @@ class Pairs:
 def make_pairs(
     folder: Path,
     voice: Voice,
-    source: tuple[Vocabulary, Sequence[str]],
+    source: tuple[Vocabulary, Sequence[Sequence[str]]],
     tokenizer: tuple[SpeechTokenizer, IdTable],
     heldout: frozenset[str],
     hours: float,
 ) -> None:
     """Write shards until `folder` holds `hours` of speech; texts in `heldout` are left out.
 
-    `source` is the vocabulary of the sentence maker and the prose, whose sentences make up
-    `PROSE_SHARE` of the texts; without prose every text is made.
+    `source` is the vocabulary of the sentence maker and collections of prose, which come up alike.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokens, number = 0, 0
@@ -110,11 +109,13 @@ def make_pairs(
         logger.info("%s: %.2f h", path.stem, tokens / 25 / 3600)
 
 
-def _texts(source: tuple[Vocabulary, Sequence[str]], seed: str) -> list[str]:
+def _texts(source: tuple[Vocabulary, Sequence[Sequence[str]]], seed: str) -> list[str]:
     vocabulary, prose = source
     maker, draw = SentenceMaker(vocabulary, seed), random.Random(f"prose-{seed}")
     return [
-        draw.choice(prose) if prose and draw.random() < PROSE_SHARE else maker.sentence()
+        draw.choice(draw.choice(prose))
+        if prose and draw.random() < PROSE_SHARE
+        else maker.sentence()
         for _ in range(TEXTS_PER_SHARD)
     ]
 

@@ -41,10 +41,10 @@ IDS_PER_STEP = 3200
 GUIDE_WEIGHT = 0.2
 PHONEME_WEIGHT = 1.0
 SPELLING_DROPOUT = 0.1
-REPLACED_TOKENS = 0.04
+REPLACED_TOKENS = 0.08
 # Texts per row, share of the batches. With 60 % of single texts the network still mixed up prompt
 # and target after 5,500 steps.
-JOINED = ((1, 0.4), (2, 0.45), (3, 0.15))
+JOINED = ((1, 0.35), (2, 0.35), (3, 0.3))
 NEIGHBOURS = 300  # rows of a batch come from texts of about equal length
 
 

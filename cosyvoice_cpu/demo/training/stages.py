@@ -210,7 +210,7 @@ def make_lm_pairs(arguments: argparse.Namespace) -> None:
     """Generate texts with tokens for the speech LM."""
     from cosyvoice_cpu.demo.training.hibari_voice import ASSETS, HibariVoice
     from cosyvoice_cpu.demo.training.pairs import make_pairs
-    from cosyvoice_cpu.demo.training.prose import example_sentences
+    from cosyvoice_cpu.demo.training.prose import example_sentences, speech_sentences
     from cosyvoice_cpu.demo.training.speech_tokenizer import SpeechTokenizer
     from cosyvoice_cpu.demo.training.token_ids import IdTable
     from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
@@ -219,7 +219,11 @@ def make_lm_pairs(arguments: argparse.Namespace) -> None:
     network = SpeechTokenizer()
     load_averaged(arguments.state / "speech_tokenizer", network)
     heldout = frozenset(u.text for u in Corpus(_corpus_folder(arguments.state), "heldout"))
-    prose = example_sentences(arguments.wordnet) if arguments.wordnet is not None else ()
+    prose = []
+    if arguments.wordnet is not None:
+        prose.append(example_sentences(arguments.wordnet))
+    if arguments.speeches is not None:
+        prose.append(speech_sentences(arguments.speeches))
     make_pairs(
         arguments.state / "pairs",
         HibariVoice(),
