@@ -227,6 +227,18 @@ def test_token_ids_have_the_length_of_their_text(folder, token_folder):
     assert [len(corpus.ids(i)) for i in range(len(corpus))] == [*TOKENS, *TOKENS]
 
 
+def test_a_further_voice_has_every_other_text_in_the_main_voices_ids(tmp_path):
+    for seed, name in enumerate(("train-0000", "train-9000")):
+        _write_shard(tmp_path / "corpus" / name, seed)
+    torch.manual_seed(0)
+    table = IdTable.from_counts(np.zeros(CODES, np.int64), np.ones(CODES, np.int64))
+    encode_shards(SpeechTokenizer().eval(), table, tmp_path / "corpus", tmp_path)
+    main, further = (np.load(tmp_path / f"train-{n}.npy") for n in ("0000", "9000"))
+    ends = np.cumsum(TOKENS)[:-1]
+    parts = zip(np.split(main, ends), np.split(further, ends), strict=True)
+    assert [np.array_equal(a, b) for a, b in parts] == [True, False, True]
+
+
 def test_the_phoneme_of_an_id_is_the_one_it_mostly_goes_with(folder, token_folder):
     corpus = TokenCorpus(folder, token_folder, "train")
     phonemes = phoneme_of_ids(corpus, texts=100)

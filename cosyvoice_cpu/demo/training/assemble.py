@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import soundfile
@@ -17,6 +17,7 @@ from cosyvoice_cpu.checkpoint.synthetic_text import official_json, official_yaml
 from cosyvoice_cpu.demo.training.flow import Flow
 from cosyvoice_cpu.demo.training.sizes import FLOW, MEL_BINS, SAMPLE_RATE, VOCODER, speech_lm_config
 from cosyvoice_cpu.demo.training.speech import Voice
+from cosyvoice_cpu.demo.training.speech_lm import sharpen
 from cosyvoice_cpu.demo.training.speech_tokenizer import SpeechTokenizer
 from cosyvoice_cpu.demo.training.spelling import Spelling
 from cosyvoice_cpu.demo.training.token_ids import IdTable
@@ -75,6 +76,7 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     vocoder: Vocoder = Vocoder(VOCODER)
     f0: F0Predictor = vocoder.f0_predictor
     load("speech_lm", lm)
+    sharpen(lm)
     load("flow", flow)
     load("vocoder", vocoder)
     if (state / "vocoder_tuning" / "checkpoint.pt").exists():
@@ -107,10 +109,10 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     return steps
 
 
-def write_prompts(voice: Voice, folder: Path) -> None:
-    """Let `voice` read `PROMPT_TEXTS`, as NAME-N.flac and NAME-N.txt."""
+def write_prompts(voice: Voice, folder: Path, texts: Sequence[str] = PROMPT_TEXTS) -> None:
+    """Let `voice` read `texts`, as NAME-N.flac and NAME-N.txt."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, text in enumerate(PROMPT_TEXTS, 1):
+    for number, text in enumerate(texts, 1):
         speech = voice.speak(text, seed=number)
         if speech is None:
             raise ValueError(f"{voice.name} has nothing to say for {text!r}")

@@ -7,7 +7,7 @@
                    f0.npy          float32 [2 N]       Hz, 0 = unvoiced
                    phase.npy       float32 [2 N]       cycles at the end of each frame
                    units.npy       uint8   [U]         phoneme id of every 25 ms
-    DIR/train-9000, ..: further voices, a quarter of an hour each
+    DIR/train-9000, ..: a further voice each; 9000 + N says what train-N does, token by token
     DIR/heldout-0000: the same, never trained on
     DIR/clips-0000 .., DIR/heldclips-0000 ..: a minute of each further voice
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 TEXTS_PER_SHARD = 500
 HELDOUT_TEXTS = 200
-FURTHER_TEXTS = 260
 FIRST_FURTHER = 9000
 CLIP_TEXTS = 14  # of each further voice, for the speaker encoder
 HELD_CLIP_TEXTS = 4
@@ -85,11 +84,11 @@ def make_corpus(folder: Path, voice: Voice, vocabulary: Vocabulary, hours: float
         logger.info("%s: %.2f h of training audio", name, seconds / 3600)
 
 
-def make_further(folder: Path, voice: Voice, vocabulary: Vocabulary, number: int) -> None:
-    """Write the training shard of the further voice `number`, counted from 0, unless it exists."""
-    name = f"train-{FIRST_FURTHER + number:04d}"
-    maker = SentenceMaker(vocabulary, f"{name}-{voice.name}")
-    _make_shard(folder / name, voice, [maker.sentence() for _ in range(FURTHER_TEXTS)])
+def make_further(folder: Path, voice: Voice, number: int) -> None:
+    """Let a further voice say the texts of the training shard `number`, with its seeds."""
+    of = f"train-{number:04d}"
+    texts = [utterance.text for utterance in Corpus(folder, "train", only=of)]
+    _make_shard(folder / f"train-{FIRST_FURTHER + number:04d}", voice, texts, seeds_of=of)
 
 
 def make_clips(folder: Path, voice: Voice, vocabulary: Vocabulary, number: int) -> None:
@@ -101,10 +100,12 @@ def make_clips(folder: Path, voice: Voice, vocabulary: Vocabulary, number: int) 
         _make_shard(folder / f"{split}-{number:04d}", voice, texts)
 
 
-def _make_shard(path: Path, voice: Voice, texts: list[str]) -> float:
-    """Write one shard unless it exists; its seconds of audio."""
+def _make_shard(path: Path, voice: Voice, texts: list[str], seeds_of: str = "") -> float:
+    """Write one shard, with the seeds of its own name or another's, unless it exists; its seconds
+    of audio.
+    """
     if not path.exists():
-        first_seed = int.from_bytes(path.name.encode(), "big") % 2**31
+        first_seed = int.from_bytes((seeds_of or path.name).encode(), "big") % 2**31
         spoken = [voice.speak(text, first_seed + i) for i, text in enumerate(texts)]
         _write(path, [speech for speech in spoken if speech is not None], voice.name)
     index = json.loads((path / "index.json").read_text(encoding="utf-8"))

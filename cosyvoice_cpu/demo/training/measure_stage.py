@@ -23,6 +23,7 @@ from cosyvoice_cpu.demo.training.flow import Flow
 from cosyvoice_cpu.demo.training.measure import Recogniser, griffin_lim, read_back
 from cosyvoice_cpu.demo.training.sizes import MEL_BINS
 from cosyvoice_cpu.demo.training.speaker_encoder import voice_vector
+from cosyvoice_cpu.demo.training.speech_lm import sharpen
 from cosyvoice_cpu.demo.training.spelling import SYSTEM_PREFIX, Spelling
 from cosyvoice_cpu.demo.training.token_ids import TokenCorpus
 from cosyvoice_cpu.demo.training.trainer import load_averaged
@@ -144,6 +145,7 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
         for run, network in runs.items()
         if (state / run / "checkpoint.pt").exists()
     }
+    sharpen(lm)
     voice = ReferenceStages(
         config,
         COSYVOICE3,

@@ -16,7 +16,6 @@ from cosyvoice_cpu.demo.training.trainer import Settings, Task, load_averaged, t
 TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there before the rest is made
 MAIN_SHARDS = 25  # 11.4 h of the main voice; further voices come behind
 PAIR_SHARDS = 80  # 70 h
-FURTHER_VOICES = ("am_michael", "bf_emma")  # of Kokoro: a man, American; a woman, British
 
 logger = logging.getLogger(__name__)
 
@@ -80,34 +79,32 @@ def make_data(arguments: argparse.Namespace) -> None:
 
 
 def make_voices(arguments: argparse.Namespace) -> None:
-    """Generate a minute of every English voice of Kokoro, for the speaker encoder."""
+    """Generate a minute of every voice, for the speaker encoder: hibari's speakers, and with
+    --styles Kokoro's English ones.
+    """
     from cosyvoice_cpu.demo.training.corpus import make_clips
-    from cosyvoice_cpu.demo.training.hibari_voice import ASSETS, HibariVoice
+    from cosyvoice_cpu.demo.training.hibari_voice import ASSETS, FURTHER, MAIN, HibariVoice
     from cosyvoice_cpu.demo.training.kokoro_voice import KokoroModel, KokoroVoice
     from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
 
     folder, vocabulary = arguments.state / "voices", load_vocabulary(ASSETS)
-    make_clips(folder, HibariVoice(), vocabulary, 0)
+    for number, character in enumerate((MAIN, *FURTHER)):
+        make_clips(folder, HibariVoice(character), vocabulary, number)
     if arguments.styles is None:
-        return  # one voice, one embedding
+        return
     model = KokoroModel()
-    for number, styles in enumerate(sorted(arguments.styles.glob("[ab][fm]_*.bin")), 1):
+    first = 1 + len(FURTHER)
+    for number, styles in enumerate(sorted(arguments.styles.glob("[ab][fm]_*.bin")), first):
         make_clips(folder, KokoroVoice(model, styles), vocabulary, number)
 
 
 def make_further_voices(arguments: argparse.Namespace) -> None:
-    """Generate a quarter of an hour of each further voice for vocoder, f0 and flow."""
+    """Let each further voice say one shard of the corpus, for flow, vocoder and f0."""
     from cosyvoice_cpu.demo.training.corpus import make_further
-    from cosyvoice_cpu.demo.training.hibari_voice import ASSETS
-    from cosyvoice_cpu.demo.training.kokoro_voice import KokoroModel, KokoroVoice
-    from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
+    from cosyvoice_cpu.demo.training.hibari_voice import FURTHER, HibariVoice
 
-    if arguments.styles is None:
-        raise SystemExit("the stage further needs --styles, the folder of Kokoro's voices/*.bin")
-    vocabulary, model = load_vocabulary(ASSETS), KokoroModel()
-    for number, name in enumerate(FURTHER_VOICES):
-        voice = KokoroVoice(model, arguments.styles / f"{name}.bin")
-        make_further(_corpus_folder(arguments.state), voice, vocabulary, number)
+    for number, character in enumerate(FURTHER):
+        make_further(_corpus_folder(arguments.state), HibariVoice(character), number)
 
 
 def train_speaker_encoder(arguments: argparse.Namespace) -> None:
@@ -132,11 +129,14 @@ def train_speaker_encoder(arguments: argparse.Namespace) -> None:
 
 def assemble_voice(arguments: argparse.Namespace) -> None:
     """Write the checkpoint folder `voice` of the runs' averaged weights, and prompt clips."""
-    from cosyvoice_cpu.demo.training.assemble import assemble, write_prompts
-    from cosyvoice_cpu.demo.training.hibari_voice import HibariVoice
+    from cosyvoice_cpu.demo.training.assemble import PROMPT_TEXTS, assemble, write_prompts
+    from cosyvoice_cpu.demo.training.hibari_voice import FURTHER, HibariVoice
 
     steps = assemble(arguments.state, arguments.state / "voice")
-    write_prompts(HibariVoice(), arguments.state / "prompts")
+    prompts = arguments.state / "prompts"
+    write_prompts(HibariVoice(), prompts)
+    for number, character in enumerate(FURTHER):
+        write_prompts(HibariVoice(character), prompts, PROMPT_TEXTS[number : number + 1])
     logger.info("%s, of the steps %s", arguments.state / "voice", steps)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cosyvoice_cpu.demo.training.corpus import Corpus
+from cosyvoice_cpu.demo.training.corpus import FIRST_FURTHER, Corpus
 from cosyvoice_cpu.demo.training.phonemes import CLASSES, SILENCE, token_labels
 from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS
 from cosyvoice_cpu.demo.training.speech_tokenizer import CODES, SpeechTokenizer
@@ -99,6 +99,9 @@ def encode_shards(
 ) -> None:
     """Write `folder`/SHARD.npy, int16 [N] ids in the order of the shard's texts, for every shard
     that has none yet.
+
+    Every other text of a further voice gets the ids of the main voice, which says it token by token
+    alike: the same ids for two mels leave the speaker to the speaker embedding.
     """
     for shard in sorted(p for p in corpus_folder.iterdir() if p.is_dir() and not p.suffix):
         path = folder / f"{shard.name}.npy"
@@ -106,6 +109,10 @@ def encode_shards(
             continue
         utterances = Corpus(corpus_folder, shard.name[:-5], only=shard.name)
         ids = [table.apply(encode(network, u.log_mel)) for u in utterances]
+        if shard.name.startswith("train-") and int(shard.name[-4:]) >= FIRST_FURTHER:
+            name = f"train-{int(shard.name[-4:]) - FIRST_FURTHER:04d}"
+            main = Corpus(corpus_folder, "train", only=name)
+            ids[::2] = [table.apply(encode(network, u.log_mel)) for u in main][::2]
         part = path.with_suffix(".part.npy")
         np.save(part, np.concatenate(ids).astype(np.int16))
         part.rename(path)
