@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -190,12 +189,12 @@ class Corpus:
 
     def chances(self) -> NDArray[np.float64]:
         """How often each utterance should be drawn [utterances]: by its length, and a speaker by
-        the square root of all of theirs, so that a quarter of an hour is heard beside many hours.
+        the fourth root of all of theirs, so that half an hour is heard beside many hours.
         """
         share: NDArray[np.float64] = self.tokens.astype(np.float64)
         for speaker in np.unique(self.speakers):
             own = self.speakers == speaker
-            share[own] /= math.sqrt(share[own].sum())
+            share[own] /= share[own].sum() ** 0.75
         share /= share.sum()
         return share
 
