@@ -47,6 +47,8 @@ def test_two_processes_make_one_demo_and_leave_nothing_else(cache: Path) -> None
         "hibari-heart-1",
         "hibari-heart-2",
         "hibari-heart-3",
+        "hibari-high-1",
+        "hibari-low-1",
     ]
 
 
