@@ -19,9 +19,7 @@ def main() -> None:
     parser.add_argument("--stage", required=True, choices=STAGES)
     parser.add_argument("--state", required=True, type=Path, help="folder for corpus and runs")
     parser.add_argument("--steps", type=int, help="train up to this step (default: the recipe's)")
-    parser.add_argument(
-        "--hours", type=float, default=20.0, help="training audio of the data stage"
-    )
+    parser.add_argument("--hours", type=float, help="of the stages data (11) and pairs (60)")
     parser.add_argument("--styles", type=Path, help="Kokoro's voices/*.bin, for the voices stage")
     parser.add_argument("--wordnet", type=Path, help="WordNet's dict folder, for the pairs stage")
     parser.add_argument("--speeches", type=Path, help="folder of speeches, for the pairs stage")

@@ -15,12 +15,13 @@ from cosyvoice_cpu.demo.training.trainer import Settings, Task, load_averaged, t
 
 TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there before the rest is made
 MAIN_SHARDS = 25  # 11.4 h of the main voice; further voices come behind
+DATA_HOURS, PAIR_HOURS = 11.0, 60.0
 PAIR_SHARDS = 80  # 70 h
 
 logger = logging.getLogger(__name__)
 
 SETTINGS = {
-    "speaker_encoder": Settings(steps=4000, peak_rate=1e-3, weight_decay=0.05, average=0.995),
+    "speaker_encoder": Settings(steps=1500, peak_rate=1e-3, weight_decay=0.05, average=0.995),
     "speech_tokenizer": Settings(
         steps=2400,
         peak_rate=1e-3,
@@ -31,21 +32,21 @@ SETTINGS = {
         evaluate_every=400,
     ),
     "vocoder": Settings(
-        steps=14000, peak_rate=5e-4, betas=(0.8, 0.99), average=0.999, evaluate_every=500
+        steps=7000, peak_rate=5e-4, betas=(0.8, 0.99), average=0.999, evaluate_every=500
     ),
     "vocoder_tuning": Settings(
         steps=1600, peak_rate=2e-4, betas=(0.8, 0.99), average=0.995, evaluate_every=400
     ),
-    "f0": Settings(steps=12000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
+    "f0": Settings(steps=18000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
     "flow": Settings(
-        steps=14000,
+        steps=16500,
         peak_rate=1.5e-3,
         average=0.999,
         bfloat16=True,
         evaluate_every=500,
     ),
     "speech_lm": Settings(
-        steps=10000,
+        steps=12600,
         peak_rate=1.5e-3,
         warmup=200,
         betas=(0.9, 0.98),
@@ -74,7 +75,10 @@ def make_data(arguments: argparse.Namespace) -> None:
     from cosyvoice_cpu.demo.training.vocabulary import load_vocabulary
 
     make_corpus(
-        _corpus_folder(arguments.state), HibariVoice(), load_vocabulary(ASSETS), arguments.hours
+        _corpus_folder(arguments.state),
+        HibariVoice(),
+        load_vocabulary(ASSETS),
+        arguments.hours or DATA_HOURS,
     )
 
 
@@ -230,7 +234,7 @@ def make_lm_pairs(arguments: argparse.Namespace) -> None:
         (load_vocabulary(ASSETS), prose),
         (network, IdTable.load(arguments.state / "tokens" / "table.npz")),
         heldout,
-        arguments.hours,
+        arguments.hours or PAIR_HOURS,
     )
 
 
@@ -280,7 +284,19 @@ def train_speech_lm(arguments: argparse.Namespace) -> None:
     _run("speech_lm", task, arguments)
 
 
+def run_all(arguments: argparse.Namespace) -> None:
+    """Every stage of the recipe in its order, each from where it stopped."""
+    for name in RECIPE:
+        logger.info("stage %s", name)
+        STAGES[name](arguments)
+
+
+RECIPE = (
+    *("data", "further", "speech_tokenizer", "tokens", "f0", "vocoder", "flow", "vocoder_tuning"),
+    *("pairs", "speech_lm", "voices", "speaker_encoder", "assemble"),
+)
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "all": run_all,
     "data": make_data,
     "further": make_further_voices,
     "voices": make_voices,
