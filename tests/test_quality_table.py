@@ -90,6 +90,17 @@ def test_sums_are_weighted_means_with_intervals():
     assert rows["word_error_rate"].items == 2
 
 
+def test_further_draws_of_a_sentence_are_averaged_where_they_have_a_value():
+    first, second, third = (ItemResult(all_sentences()[0]) for _ in range(3))
+    first.put("word_error_rate", 0.5, 10, of="candidate")
+    first.put("kl_nats", 0.25)
+    second.put("word_error_rate", 0.0, 10, of="candidate")
+    first.average([second, third])
+    assert first.cells["word_error_rate", "candidate"].value == 0.25
+    assert first.cells["word_error_rate", "candidate"].weight == 10
+    assert first.cells["kl_nats", "both"].value == 0.25
+
+
 def test_markdown_has_sums_items_and_what_was_heard():
     text = to_markdown(example(), VERDICTS)
     assert "# Quality of second" in text

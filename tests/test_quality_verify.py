@@ -174,6 +174,21 @@ def test_the_same_seed_gives_the_same_table_and_another_one_other_tokens(bundle:
     assert rows[0] != rows[2]
 
 
+def test_more_draws_are_averaged_and_leave_what_is_taught_alone(bundle: Path) -> None:
+    names = named(["seconds_audio", "mel_error_db", "kl_nats"])
+
+    def values(seed: int, draws: int) -> dict[tuple[str, str], float]:
+        report = check_quality(
+            bundle, against=bundle, items=1, seed=seed, draws=draws, measures=names
+        )
+        return {(row.measure.name, row.of): row.interval.value for row in report.table.rows()}
+
+    first, second, both = values(0, 1), values(1, 1), values(0, 2)
+    for key in (("seconds_audio", "reference"), ("seconds_audio", "candidate")):
+        assert both[key] == pytest.approx((first[key] + second[key]) / 2)
+    assert both["mel_error_db", "both"] == first["mel_error_db", "both"]
+
+
 def test_a_side_is_no_distance_from_itself(bundle: Path) -> None:
     report = check_quality(bundle, against=bundle, items=1, measures=TAUGHT)
     values = {row.measure.name: row.interval.value for row in report.table.rows()}

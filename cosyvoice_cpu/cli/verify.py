@@ -31,6 +31,10 @@ def verify(
         int | None,
         typer.Option(metavar="N", help="Sentences of --quality, 1 to 76; by default 20."),
     ] = None,
+    draws: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Seeds per sentence of --quality; by default 1."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="PREFIX", help="Write --quality's PREFIX.md, .csv and .json."),
@@ -64,7 +68,8 @@ def verify(
     from cosyvoice_cpu.evaluation.verify import verify_bundle
     from cosyvoice_cpu.runtime.threads import resolve_threads
 
-    require_quality(quality, ("--items", items), ("--output", output), ("--pictures", pictures))
+    given = {"--items": items, "--draws": draws, "--output": output, "--pictures": pictures}
+    require_quality(quality, *given.items())
     report = None
     with progress_bar() as progress:
         result = verify_bundle(
@@ -81,6 +86,7 @@ def verify(
                 checkpoint=checkpoint,
                 against=against,
                 items=DEFAULT_ITEMS if items is None else items,
+                draws=1 if draws is None else draws,
                 speakers=speakers,
                 threads=resolve_threads(threads),
                 pictures=pictures,

@@ -72,6 +72,7 @@ def check_quality(
     speakers: Path | None = None,
     threads: int = 1,
     seed: int = 0,
+    draws: int = 1,
     pictures: Path | None = None,
     progress: Progress | None = None,
 ) -> QualityReport:
@@ -80,6 +81,7 @@ def check_quality(
     Its first speaker (of the folder `speakers`, else of its own) reads; without one, and without a
     text tokenizer, fixed random ids stand in, which show every difference from a reference though
     nobody could understand them.
+    Each sentence is spoken `draws` times, with seeds of its own.
     Raises: UsageError for two references or one of another model, BundleError, CheckpointError,
     SpeakerError, SynthesisError for values that are not finite, OutputError.
     """
@@ -103,6 +105,7 @@ def check_quality(
         setting=setting,
         ears=ears,
         seed=seed,
+        draws=draws,
         pictures=pictures,
         notes=notes,
         progress=progress,

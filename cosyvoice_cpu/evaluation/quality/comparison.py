@@ -11,7 +11,7 @@ Without a reference only the candidate's free-running speech is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.evaluation.parity_measures import spectrum_difference_db, sqnr_db
 from cosyvoice_cpu.evaluation.quality.levels import loudness_lufs
 from cosyvoice_cpu.evaluation.quality.listening import Ears, Listener
-from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure
+from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure, Of
 from cosyvoice_cpu.evaluation.quality.pictures import write_picture
 from cosyvoice_cpu.evaluation.quality.pitch import (
     f0_error_cents,
@@ -58,14 +58,16 @@ def compare(
     setting: Setting,
     ears: Ears | None = None,
     seed: int = 0,
+    draws: int = 1,
     pictures: Path | None = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> QualityTable:
     """Measure `candidate`, against `reference` if there is one, on `items` one by one.
 
-    `seed` decides the speech LMs' draws, the same for both sides, and the bootstrap. `pictures` is
-    a folder for one PNG per item: the spectrograms of the reference and of the candidate, teacher-
+    `seed` decides the speech LMs' draws, the same for both sides, and the bootstrap; with more than
+    one of `draws` free-running values are means over as many seeds from there on. `pictures` is a
+    folder for one PNG per item: the spectrograms of the reference and of the candidate, teacher-
     forced, side by side. `notes` go into the table: what could not be measured, and why.
     Raises: what the stages raise, SynthesisError for values that are not finite, OutputError for a
     picture that can't be written.
@@ -95,6 +97,10 @@ def compare(
                 compare_renderings(taught, forced, setting.rules.sample_rate, result)
                 shown[1] = forced
             listener.listen({"reference": taught, "candidate": said}, result)
+        sides: dict[Of, Side] = {"reference": reference} if reference else {}
+        sides["candidate"] = candidate
+        further = range(seed + 1, seed + draws)
+        result.average([_heard(sides, setting, sentence, listener, s, number) for s in further])
         if pictures:
             audio = [utterance.audio for utterance in shown]
             write_picture(pictures / f"{sentence.name}.png", audio, setting.rules.sample_rate)
@@ -109,6 +115,25 @@ def compare(
         items=results,
         notes=tuple(notes),
     )
+
+
+def _heard(
+    sides: Mapping[Of, Side],
+    setting: Setting,
+    sentence: Sentence,
+    listener: Listener,
+    seed: int,
+    item: int,
+) -> ItemResult:
+    """One more draw of a sentence by each side, and what listeners say."""
+    result = ItemResult(sentence)
+    text_ids = setting.text_ids(sentence.text)
+    said = {
+        of: render(side, setting, *draw_tokens(side, setting, text_ids, seed=seed, item=item))
+        for of, side in sides.items()
+    }
+    listener.listen(said, result)
+    return result
 
 
 def compare_speech_lm(

@@ -34,6 +34,17 @@ class ItemResult:
         """Note a value."""
         self.cells[name, of] = Cell(value, weight)
 
+    def average(self, others: Sequence[ItemResult]) -> None:
+        """Take the mean of what further draws of the sentence have, too.
+
+        What was heard, and its errors, stay those of the first draw.
+        """
+        for key, cell in self.cells.items():
+            drawn = [other.cells[key].value for other in others if key in other.cells]
+            if drawn:
+                value = (cell.value + sum(drawn)) / (1 + len(drawn))
+                self.cells[key] = Cell(value, cell.weight)
+
 
 @dataclass(frozen=True)
 class Row:
