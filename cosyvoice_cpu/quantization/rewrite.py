@@ -67,8 +67,20 @@ def rewrite_graph(
     del graph.initializer[:]
     graph.initializer.extend(inside)
     graph.initializer.extend(external_tensor(n, stored[n]) for n in sorted(used & stored.keys()))
+    _shorten_names(graph)
     target.write_bytes(model.SerializeToString())
     onnx.checker.check_model(str(target))
+
+
+def _shorten_names(graph: onnx.GraphProto) -> None:
+    """Number the values between nodes: a ladder's 66 graphs hold 2 MB of long names."""
+    kept = {entry.name for entry in (*graph.input, *graph.output, *graph.initializer)}
+    made = [name for node in graph.node for name in node.output if name and name not in kept]
+    short = {name: f"v{number}" for number, name in enumerate(made)}
+    for node in graph.node:
+        node.input[:] = [short.get(name, name) for name in node.input]
+        node.output[:] = [short.get(name, name) for name in node.output]
+    del graph.value_info[:]  # it goes by the long names
 
 
 def _is_layer(
