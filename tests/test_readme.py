@@ -9,6 +9,7 @@ import wave
 from pathlib import Path
 
 import pytest
+import soundfile
 import typer.main
 from command_line import CLIP, run
 
@@ -42,13 +43,30 @@ def test_the_first_command_ends_with_a_playable_wav(
         assert file.getnframes() > 2400
 
 
+def test_the_sample_is_what_the_command_beside_it_makes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In length: other machines round otherwise."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    program, *arguments = next(shlex.split(line) for line in SHELL if "sample" in line)
+    assert program == "cosyvoice-cpu"
+    Path("docs").mkdir()
+    outcome = run(*arguments)
+    assert outcome.code == 0, outcome.stderr
+    sample = ROOT / arguments[-1]
+    assert sample.stat().st_size <= 300_000
+    made, kept = (soundfile.info(root / arguments[-1]).duration for root in (tmp_path, ROOT))
+    assert made == pytest.approx(kept, rel=0.1)
+
+
 def test_the_examples_run_on_a_model_folder(
     tiny_checkpoint: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     shutil.copy(CLIP, "anna.wav")
-    examples = [shlex.split(line) for line in SHELL if line.startswith("cosyvoice-cpu")]
+    _, *examples = [shlex.split(line) for line in SHELL if line.startswith("cosyvoice-cpu")]
     assert [words[1] for words in examples] == ["export", "cache-speaker", "synth"]
     assert examples[0][3:] == ["--output", "voice/"]
     shutil.copytree(tiny_bundle, "voice")  # what `export` makes; tests/test_cli_export.py runs it
