@@ -1,7 +1,7 @@
 """From a float32 bundle to a quantized one, or to a refusal.
 
     plan ─> for each component its candidates: made in the writer's hidden folder, measured ─> the
-    chosen ones ─> gate ─> rename
+    chosen ones ─> listeners, who may send a searched one back to float32 ─> gate ─> rename
 
 Nothing of the checkpoint is needed. Weights are read from the mapped bundle one tensor at a time.
 """

@@ -26,6 +26,6 @@ def suspect(
         order = _BEHIND_TOKENS if result.measure in _OF_THE_SAME_TOKENS else _ALL
         for name in order:
             if name in searched:
-                reason = f"heard: {result.measure} is {result.value:g}, the limit is"
-                return name, f"{reason} {result.limit:g}"
+                value, limit = f"{result.value:g}", f"{result.limit:g}"
+                return name, f"heard: {result.measure} is {value}, the limit is {limit}"
     return None
