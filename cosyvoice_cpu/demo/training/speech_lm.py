@@ -1,10 +1,5 @@
 """Training of the speech LM: text ids in, speech tokens and a stop out.
 
-Rows are laid out as at inference (CosyVoice cosyvoice/llm/llm.py, CosyVoice3LM):
-
-    sos | system prefix, text 1, text 2 .. | task | speech 1, speech 2 .. | eos
-
-Several texts in a row are what zero-shot synthesis looks like: prompt and target, their ids joined.
 Loss is on the speech tokens and eos, and once more on their phonemes alone: of the two nats that a
 token costs most are acoustic detail that nobody could foresee, and what is said must not drown in
 it. A few input tokens are replaced at random, so that one badly drawn token does not derail what
@@ -14,7 +9,6 @@ follows.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,12 +17,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cosyvoice_cpu.demo.training.alignment import character_of_tokens
-from cosyvoice_cpu.demo.training.guided_attention import HEADS, AttentionGuide, allowed_pieces
+from cosyvoice_cpu.demo.training.guided_attention import AttentionGuide
+from cosyvoice_cpu.demo.training.lm_rows import Row, RowMaker, allowed_positions
 from cosyvoice_cpu.demo.training.pairs import Pairs
 from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS, speech_lm_config
 from cosyvoice_cpu.demo.training.speech_tokenizer import DIGITS, LEVELS
-from cosyvoice_cpu.demo.training.spelling import SYSTEM_PREFIX, Spelling
+from cosyvoice_cpu.demo.training.spelling import Spelling
 from cosyvoice_cpu.demo.training.token_ids import IdTable
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 from cosyvoice_cpu.networks.speech_lm import SpeechLM
@@ -40,7 +34,6 @@ IGNORED = -100
 IDS_PER_STEP = 3200
 GUIDE_WEIGHT = 0.2
 PHONEME_WEIGHT = 1.0
-SPELLING_DROPOUT = 0.1
 REPLACED_TOKENS = 0.08
 # Texts per row, share of the batches. With 60 % of single texts the network still mixed up prompt
 # and target after 5,500 steps.
@@ -95,9 +88,8 @@ class SpeechLMTask:
         self._in_class = F.one_hot(self._phonemes).float()  # [rows, classes]
         self.network: SpeechLM = SpeechLM(speech_lm_config(spelling.rows))
         initialize(self.network, table)
-        self._pairs, self._heldout, self._spelling = pairs, heldout, spelling
+        self._pairs, self._heldout, self._rows = pairs, heldout, RowMaker(spelling)
         self._guide = AttentionGuide(self.network)
-        self._prefix = spelling.encode(SYSTEM_PREFIX)
         self._by_length = np.argsort([len(ids) for ids in pairs.ids], kind="stable")
 
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
@@ -113,7 +105,7 @@ class SpeechLMTask:
         low = max(0, min(place - NEIGHBOURS // 2, len(self._by_length) - NEIGHBOURS))
         near = self._by_length[low : low + NEIGHBOURS]
         batch = [
-            self._row(self._pairs, [int(n) for n in rng.choice(near, joined)], rng)
+            self._rows.joined(self._pairs, [int(n) for n in rng.choice(near, joined)], rng)
             for _ in range(rows)
         ]
         with self._guide.watching():
@@ -122,7 +114,9 @@ class SpeechLMTask:
         chance = (F.softmax(logits, -1) @ self._in_class).clamp(min=1e-6)
         phoneme = F.nll_loss(chance.log(), self._phonemes[wanted])
         length = max(len(row.text) + len(row.speech) for row in batch) + 2
-        guide = self._guide.loss(_allowed(batch, length))
+        guide = self._guide.loss(
+            [torch.from_numpy(mask) for mask in allowed_positions(batch, length)]
+        )
         return {
             "total": loss + PHONEME_WEIGHT * phoneme + GUIDE_WEIGHT * guide,
             "cross_entropy": loss,
@@ -131,25 +125,7 @@ class SpeechLMTask:
             "right": right,
         }
 
-    def _row(self, pairs: Pairs, numbers: list[int], rng: np.random.Generator | None) -> _Row:
-        """The texts `numbers` joined; spelled loosely now and then when there is an `rng`."""
-        text, speech = list(self._prefix), []
-        masks: list[tuple[int, int, list[NDArray[np.bool_]]]] = []
-        spoken = 0
-        for n in numbers:
-            rate = 0.0 if rng is None else SPELLING_DROPOUT * rng.integers(2)
-            pieces = self._spelling.pieces(pairs.texts[n], rate, rng or np.random.default_rng(0))
-            ends = np.cumsum([len(piece) for piece in pieces], dtype=np.float32)
-            starts = np.concatenate([[0], ends[:-1]]).astype(np.float32)
-            ids = pairs.ids[n].astype(np.int64)
-            characters = character_of_tokens(pairs.texts[n], pairs.times[n], len(ids))
-            masks.append((spoken, len(text), allowed_pieces(starts, ends, characters)))
-            text += self._spelling.ids(pieces)
-            speech.append(ids)
-            spoken += len(ids)
-        return _Row(text, np.concatenate(speech), masks)
-
-    def _predict(self, batch: list[_Row], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
+    def _predict(self, batch: list[Row], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
         """Logits [n, rows] for all speech tokens and eos of the batch, and what they are [n]."""
         network = self.network
         longest = max(len(row.text) + len(row.speech) for row in batch) + 2
@@ -176,7 +152,7 @@ class SpeechLMTask:
         totals = []
         for start in range(0, min(160, len(self._heldout)), 16):
             numbers = range(start, min(start + 16, len(self._heldout)))
-            batch = [self._row(self._heldout, [n], None) for n in numbers]
+            batch = [self._rows.joined(self._heldout, [n]) for n in numbers]
             totals.append([float(x) for x in _cross_entropy(*self._predict(batch, None))])
         loss, right = np.mean(totals, 0)
         return {"cross_entropy": float(loss), "right": float(right)}
@@ -186,30 +162,3 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """In nats, and the part guessed right."""
     right = (logits.argmax(-1) == wanted).float().mean()
     return F.cross_entropy(logits, wanted), right
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One row of a batch: prefix and text ids, speech tokens, and where its tokens may look.
-
-    A mask set is (first token, first text id, one mask [tokens, pieces] per guided head).
-    """
-
-    text: list[int]
-    speech: NDArray[np.int64]
-    masks: list[tuple[int, int, list[NDArray[np.bool_]]]]
-
-
-def _allowed(batch: list[_Row], length: int) -> list[Tensor]:
-    """The rows' masks as [B, L, L] over positions: the one that predicts a token asks, text
-    answers.
-    """
-    out = [np.zeros((len(batch), length, length), bool) for _ in HEADS]
-    for number, row in enumerate(batch):
-        task = len(row.text) + 1
-        for token, text, masks in row.masks:
-            for whole, mask in zip(out, masks, strict=True):
-                tokens, pieces = mask.shape
-                queries = slice(task + token, task + token + tokens)
-                whole[number, queries, 1 + text : 1 + text + pieces] = mask
-    return [torch.from_numpy(mask) for mask in out]
