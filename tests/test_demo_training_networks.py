@@ -11,11 +11,14 @@ import torch
 from cosyvoice_cpu.demo.training import corpus as corpus_module
 from cosyvoice_cpu.demo.training.corpus import Corpus
 from cosyvoice_cpu.demo.training.flow import Flow, FlowTask, sample_mel
+from cosyvoice_cpu.demo.training.flow_tuning import DRAWS, FlowTuningTask, draw_ids
+from cosyvoice_cpu.demo.training.lm_rows import RowMaker
+from cosyvoice_cpu.demo.training.mel_recogniser import MelRecogniser, MelRecogniserTask
 from cosyvoice_cpu.demo.training.pairs import Pairs
 from cosyvoice_cpu.demo.training.phonemes import SILENCE, token_labels
-from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS
+from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS, speech_lm_config
 from cosyvoice_cpu.demo.training.speaker_encoder import voice_vector
-from cosyvoice_cpu.demo.training.speech_lm import SpeechLMTask
+from cosyvoice_cpu.demo.training.speech_lm import SpeechLMTask, predict_tokens
 from cosyvoice_cpu.demo.training.speech_tokenizer import (
     CODES,
     SpeechTokenizer,
@@ -33,6 +36,7 @@ from cosyvoice_cpu.demo.training.token_ids import (
 from cosyvoice_cpu.demo.training.trainer import Settings, load_averaged, train
 from cosyvoice_cpu.demo.training.vocoder import F0Task, VocoderTask, periodicity
 from cosyvoice_cpu.demo.training.vocoder_tuning import VocoderTuningTask, generate_mels
+from cosyvoice_cpu.networks.speech_lm import SpeechLM
 
 TOKENS = (60, 45, 30)  # of the three texts of every shard
 
@@ -186,6 +190,61 @@ def test_the_flow_learns_one_batch_and_samples_a_mel(folder, token_folder):
     noise = np.random.default_rng(0).normal(0, 1, (80, 2 * len(ids))).astype(np.float32)
     mel = sample_mel(task.network, ids, embedding, noise)
     assert mel.shape == (80, 2 * len(ids)) and np.isfinite(mel).all()
+
+
+def test_the_mel_recogniser_learns_one_batch(folder):
+    task = MelRecogniserTask(Corpus(folder, "train"), Corpus(folder, "heldout"), batch=2, tokens=40)
+    assert _falls(task)
+    assert 0 <= task.evaluate(task.network)["phonemes_right"] <= 1
+
+
+@pytest.fixture(scope="module")
+def spelling(tmp_path_factory):
+    text = tmp_path_factory.mktemp("text")
+    write_tokenizer(text, learn_merges(["A tone.", "Another tone."], count=20))
+    return Spelling(text)
+
+
+@pytest.fixture(scope="module")
+def lm(spelling):
+    torch.manual_seed(0)
+    network = SpeechLM(speech_lm_config(spelling.rows)).eval()
+    with torch.no_grad():
+        network.head.weight.normal_(0, 0.2)
+    return network
+
+
+def test_ids_drawn_for_a_corpus_lie_beside_its_own_and_are_kept(
+    folder, token_folder, spelling, lm, tmp_path
+):
+    corpus = TokenCorpus(folder, token_folder, "train")
+    draw_ids(lm, RowMaker(spelling), corpus, tmp_path / "drawn.npy")
+    drawn = np.load(tmp_path / "drawn.npy")
+    assert drawn.shape == (sum(corpus.tokens), DRAWS)
+    assert drawn.min() >= 0 and drawn.max() < SPEECH_IDS
+    # The likeliest ids of one text alone hold all that was drawn for it.
+    row = RowMaker(spelling).joined(Pairs.of_corpus(corpus), [1])
+    likely = predict_tokens(lm, [row])[0][:, :SPEECH_IDS].topk(30).indices.numpy()[:-1]
+    start = corpus.tokens[0]
+    for token, choices in enumerate(likely):
+        assert set(drawn[start + token]) <= set(choices)
+    (tmp_path / "drawn.npy").write_bytes(b"kept")
+    draw_ids(lm, RowMaker(spelling), corpus, tmp_path / "drawn.npy")
+    assert (tmp_path / "drawn.npy").read_bytes() == b"kept"
+
+
+def test_the_flow_is_tuned_on_true_mixed_and_drawn_ids(folder, token_folder):
+    corpus, heldout = (TokenCorpus(folder, token_folder, s) for s in ("train", "heldout"))
+    table = IdTable.load(token_folder / "table.npz")
+    draws = np.full((sum(corpus.tokens), DRAWS), 7, np.int16)
+    task = FlowTuningTask(corpus, heldout, table, draws, MelRecogniser())
+    rng = np.random.default_rng(0)
+    shares = [np.mean(task._ids(2, rng) == 7) for _ in range(200)]
+    assert 60 <= sum(share < 0.05 for share in shares) <= 100  # the tokenizer's own
+    assert 40 <= sum(share == 1 for share in shares) <= 80
+    assert {"velocity", "phoneme"} <= set(task.losses(rng, 0))
+    assert _falls(task, steps=6)
+    assert not any(p.requires_grad for p in task._recogniser.parameters())
 
 
 def test_a_speaker_with_little_speech_is_drawn_by_the_fourth_root_of_it(tmp_path):

@@ -7,7 +7,8 @@ import argparse
 import pytest
 
 from cosyvoice_cpu.demo.training import stages
-from cosyvoice_cpu.demo.training.stages import RECIPE, SETTINGS, STAGES
+from cosyvoice_cpu.demo.training.settings import SETTINGS
+from cosyvoice_cpu.demo.training.stages import RECIPE, STAGES
 
 
 def test_all_runs_every_stage_of_the_recipe_once_and_in_order(monkeypatch):

@@ -77,10 +77,10 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     f0: F0Predictor = vocoder.f0_predictor
     load("speech_lm", lm)
     sharpen(lm)
-    load("flow", flow)
-    load("vocoder", vocoder)
-    if (state / "vocoder_tuning" / "checkpoint.pt").exists():
-        load("vocoder_tuning", vocoder)
+    for run, network in (("flow", flow), ("vocoder", vocoder)):
+        load(run, network)
+        if (state / f"{run}_tuning" / "checkpoint.pt").exists():
+            load(f"{run}_tuning", network)
     load("f0", f0)
     load("speech_tokenizer", tokenizer)
 

@@ -10,7 +10,8 @@ long: at inference the network sees prompt and target together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,44 @@ def sample_mel(network: Flow, ids: Tensor, speaker_embedding: Tensor, noise: Flo
     return solve(velocity, noise, mu, np.zeros_like(mu), speaker, cfg_rate=rate)
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """Parts of utterances of one speaker: (utterance, first token, end)."""
+
+    speaker: str
+    parts: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Ids [B, N], log-mel [B, 80, 2 N], speaker embeddings [B, 192], frames of prompt [B], and
+    where they come from.
+    """
+
+    ids: Tensor
+    mel: Tensor
+    embedding: Tensor
+    prompt: Tensor
+    streaming: bool
+    stretches: Sequence[Stretch] = ()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Velocity and what it should be, the mel it leads to in one step [B, 80, T], and the frames
+    [B, T] that are made from conditions: neither prompt nor of a row whose conditions are left out.
+    """
+
+    velocity: Tensor
+    wanted: Tensor
+    mel: Tensor
+    told: Tensor
+
+    def error(self) -> Tensor:
+        """Mean squared error of the velocity."""
+        return F.mse_loss(self.velocity, self.wanted)
+
+
 class FlowTask:
     """Trains a `Flow` on mel and token ids of the corpus."""
 
@@ -115,50 +154,59 @@ class FlowTask:
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
         return [{"params": list(self.network.parameters())}]
 
-    def _stretch(
-        self, rng: np.random.Generator, tokens: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-        """Ids [tokens], mel [80, 2 tokens] and a speaker embedding [192] out of utterances of one
-        speaker.
-        """
-        ids: list[NDArray[np.int64]] = []
-        mel: list[NDArray[np.float16]] = []
-        number = int(rng.choice(len(self._corpus), p=self._chance))
-        speaker = str(self._corpus.corpus.speakers[number])
-        have = 0
-        while have < tokens:
-            utterance = self._corpus.corpus[number]
-            start = int(rng.integers(max(1, utterance.tokens - tokens + 1))) if not ids else 0
-            end = min(utterance.tokens, start + tokens - have)
-            ids.append(self._corpus.ids(number)[start:end])
-            mel.append(utterance.mel[2 * start : 2 * end])
-            have += end - start
-            number = int(rng.choice(self._of_speaker[speaker]))
-        jitter = rng.standard_normal(192) * EMBEDDING_JITTER / math.sqrt(192)
-        embedding = (self._embeddings[speaker] + jitter).astype(np.float32)
-        return np.concatenate(ids), np.concatenate(mel).astype(np.float32).T, embedding
-
     def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
         tokens, rows, _ = STRETCHES[int(rng.choice(len(STRETCHES), p=[s for _, _, s in STRETCHES]))]
-        parts = [self._stretch(rng, tokens) for _ in range(rows)]
-        ids, mel, embedding = (torch.from_numpy(np.stack(p)) for p in zip(*parts, strict=True))
-        prompt = [
-            int(rng.random() * PROMPT_SHARE * mel.shape[2]) if rng.random() < 0.5 else 0
-            for _ in range(rows)
-        ]
-        return {
-            "total": self._velocity_error(ids, mel, embedding, prompt, streaming=rng.random() < 0.5)
-        }
+        batch = self._batch([self._stretch(rng, tokens) for _ in range(rows)], rng)
+        return self._losses_of(batch, self._predict(batch))
 
-    def _velocity_error(
-        self, ids: Tensor, mel: Tensor, embedding: Tensor, prompt: list[int], *, streaming: bool
-    ) -> Tensor:
-        rows = len(ids)
-        mu = self.network.encoder(ids)
-        speaker = self.network.encoder.speaker(embedding)
-        inside = torch.arange(mel.shape[2])[None] < torch.tensor(prompt)[:, None]
+    def _losses_of(self, batch: Batch, prediction: Prediction) -> dict[str, Tensor]:
+        return {"total": prediction.error()}
+
+    def _stretch(self, rng: np.random.Generator, tokens: int) -> Stretch:
+        """`tokens` tokens out of utterances of one speaker, one behind the other."""
+        number = int(rng.choice(len(self._corpus), p=self._chance))
+        speaker = str(self._corpus.corpus.speakers[number])
+        parts: list[tuple[int, int, int]] = []
+        have = 0
+        while have < tokens:
+            length = int(self._corpus.tokens[number])
+            start = int(rng.integers(max(1, length - tokens + 1))) if not parts else 0
+            end = min(length, start + tokens - have)
+            parts.append((number, start, end))
+            have += end - start
+            number = int(rng.choice(self._of_speaker[speaker]))
+        return Stretch(speaker, parts)
+
+    def _ids(self, number: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The ids [N] that the flow is given for an utterance."""
+        return self._corpus.ids(number)
+
+    def _batch(self, stretches: Sequence[Stretch], rng: np.random.Generator) -> Batch:
+        ids, mels, embeddings, prompt = [], [], [], []
+        for stretch in stretches:
+            ids.append(np.concatenate([self._ids(n, rng)[a:b] for n, a, b in stretch.parts]))
+            mel = [self._corpus.corpus[n].mel[2 * a : 2 * b] for n, a, b in stretch.parts]
+            mels.append(np.concatenate(mel).astype(np.float32).T)
+            jitter = rng.standard_normal(192) * EMBEDDING_JITTER / math.sqrt(192)
+            embeddings.append((self._embeddings[stretch.speaker] + jitter).astype(np.float32))
+            longest = PROMPT_SHARE * mels[-1].shape[1]
+            prompt.append(int(rng.random() * longest) if rng.random() < 0.5 else 0)
+        return Batch(
+            torch.from_numpy(np.stack(ids)),
+            torch.from_numpy(np.stack(mels)),
+            torch.from_numpy(np.stack(embeddings)),
+            torch.tensor(prompt),
+            streaming=bool(rng.random() < 0.5),
+            stretches=stretches,
+        )
+
+    def _predict(self, batch: Batch) -> Prediction:
+        mel, rows = batch.mel, len(batch.ids)
+        mu = self.network.encoder(batch.ids)
+        speaker = self.network.encoder.speaker(batch.embedding)
+        inside = torch.arange(mel.shape[2])[None] < batch.prompt[:, None]
         cond = mel * inside[:, None]
-        keep = (torch.rand(rows) > GUIDANCE_DROPOUT).float()
+        keep = torch.rand(rows) > GUIDANCE_DROPOUT
         time = cosine_time(torch.rand(rows))
         noise = torch.randn_like(mel)
         at = time[:, None, None]
@@ -170,9 +218,14 @@ class FlowTask:
             time,
             speaker * keep[:, None],
             cond * keep[:, None, None],
-            streaming=streaming,
+            streaming=batch.streaming,
+        ).float()
+        return Prediction(
+            velocity=velocity,
+            wanted=mel - (1 - SIGMA_MIN) * noise,
+            mel=x + (1 - at) * velocity,
+            told=~inside & keep[:, None],
         )
-        return F.mse_loss(velocity.float(), mel - (1 - SIGMA_MIN) * noise)
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Velocity error over held-out texts (fixed draws); sampled mels beside the originals."""
@@ -184,11 +237,9 @@ class FlowTask:
             ids = torch.from_numpy(self._heldout.ids(number))
             mel = torch.from_numpy(utterance.mel.astype(np.float32).T)
             embedding = torch.from_numpy(self._embeddings[utterance.speaker])
-            prompt = [int(rng.random() * 0.3 * mel.shape[1]) if number % 2 else 0]
-            error = self._velocity_error(
-                ids[None], mel[None], embedding[None], prompt, streaming=False
-            )
-            errors.append(float(error))
+            prompt = torch.tensor([int(rng.random() * 0.3 * mel.shape[1]) if number % 2 else 0])
+            batch = Batch(ids[None], mel[None], embedding[None], prompt, streaming=False)
+            errors.append(float(self._predict(batch).error()))
             if number < 4:
                 noise = torch.randn_like(mel).numpy()
                 made = torch.from_numpy(sample_mel(self.network, ids, embedding, noise))

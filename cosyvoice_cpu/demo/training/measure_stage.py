@@ -69,7 +69,7 @@ def _ways(state: Path, heldout: Corpus) -> dict[str, tuple[dict[str, int], Speak
     def of(*runs: str) -> dict[str, int] | None:
         if not all(run in steps for run in runs):
             return None
-        tuned = [run for run in ("vocoder_tuning",) if "vocoder" in runs and run in steps]
+        tuned = [f"{run}_tuning" for run in runs if f"{run}_tuning" in steps]
         return {run: steps[run] for run in (*runs, *tuned)}
 
     def audio(number: int) -> NDArray[Any]:
@@ -132,10 +132,12 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
     lm: SpeechLM = SpeechLM(config.speech_lm)
     vocoder: Vocoder = Vocoder(config.vocoder)
     f0: F0Predictor = vocoder.f0_predictor
-    # In this order: a tuned generator takes the place of the one before, and f0 is part of both.
+    # In this order: a tuned network takes the place of the one before, and f0 is part of both
+    # vocoders.
     runs = {
         "speech_lm": lm,
         "flow": flow,
+        "flow_tuning": flow,
         "vocoder": vocoder,
         "vocoder_tuning": vocoder,
         "f0": f0,

@@ -8,7 +8,7 @@ follows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ REPLACED_TOKENS = 0.08
 JOINED = ((1, 0.35), (2, 0.35), (3, 0.3))
 # Scale of the logits in the finished voice, which is a temperature of its inverse: the sampler has
 # none, and a small network leaves much probability on tokens that nobody would say.
-SHARPNESS = 2.0
+SHARPNESS = 3.0
 NEIGHBOURS = 300  # rows of a batch come from texts of about equal length
 
 
@@ -109,7 +109,7 @@ class SpeechLMTask:
             for _ in range(rows)
         ]
         with self._guide.watching():
-            logits, wanted = self._predict(batch, rng)
+            logits, wanted = predict_tokens(self.network, batch, rng)
         loss, right = _cross_entropy(logits, wanted)
         chance = (F.softmax(logits, -1) @ self._in_class).clamp(min=1e-6)
         phoneme = F.nll_loss(chance.log(), self._phonemes[wanted])
@@ -125,37 +125,41 @@ class SpeechLMTask:
             "right": right,
         }
 
-    def _predict(self, batch: list[Row], rng: np.random.Generator | None) -> tuple[Tensor, Tensor]:
-        """Logits [n, rows] for all speech tokens and eos of the batch, and what they are [n]."""
-        network = self.network
-        longest = max(len(row.text) + len(row.speech) for row in batch) + 2
-        rows, targets = [], torch.full((len(batch), longest), IGNORED)
-        for number, row in enumerate(batch):
-            fed = row.speech.copy()
-            if rng is not None:
-                replaced = rng.random(len(fed)) < REPLACED_TOKENS
-                fed[replaced] = rng.choice(row.speech, int(replaced.sum()))
-            marks = torch.tensor([SOS, TASK])
-            sos, task = network.speech_embedding(marks)[:, None]
-            words = network.text_embedding(torch.tensor(row.text))
-            line = torch.cat([sos, words, task, network.speech_embedding(torch.from_numpy(fed))])
-            rows.append(F.pad(line, (0, 0, 0, longest - len(line))))
-            first = len(row.text) + 1
-            targets[number, first : first + len(fed)] = torch.from_numpy(row.speech)
-            targets[number, first + len(fed)] = EOS
-        hidden = network(torch.stack(rows))
-        chosen = targets != IGNORED
-        return network.logits(hidden[chosen]).float(), targets[chosen]
-
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Cross-entropy in nats and tokens right over 160 held-out texts."""
         totals = []
         for start in range(0, min(160, len(self._heldout)), 16):
             numbers = range(start, min(start + 16, len(self._heldout)))
             batch = [self._rows.joined(self._heldout, [n]) for n in numbers]
-            totals.append([float(x) for x in _cross_entropy(*self._predict(batch, None))])
+            totals.append([float(x) for x in _cross_entropy(*predict_tokens(self.network, batch))])
         loss, right = np.mean(totals, 0)
         return {"cross_entropy": float(loss), "right": float(right)}
+
+
+def predict_tokens(
+    network: SpeechLM, batch: Sequence[Row], rng: np.random.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """Logits [n, rows] for all speech tokens and eos of the batch, one row behind the other, and
+    what they are [n]. With an `rng` some tokens are replaced on their way in.
+    """
+    longest = max(len(row.text) + len(row.speech) for row in batch) + 2
+    rows, targets = [], torch.full((len(batch), longest), IGNORED)
+    for number, row in enumerate(batch):
+        fed = row.speech.copy()
+        if rng is not None:
+            replaced = rng.random(len(fed)) < REPLACED_TOKENS
+            fed[replaced] = rng.choice(row.speech, int(replaced.sum()))
+        marks = torch.tensor([SOS, TASK])
+        sos, task = network.speech_embedding(marks)[:, None]
+        words = network.text_embedding(torch.tensor(row.text))
+        line = torch.cat([sos, words, task, network.speech_embedding(torch.from_numpy(fed))])
+        rows.append(F.pad(line, (0, 0, 0, longest - len(line))))
+        first = len(row.text) + 1
+        targets[number, first : first + len(fed)] = torch.from_numpy(row.speech)
+        targets[number, first + len(fed)] = EOS
+    hidden = network(torch.stack(rows))
+    chosen = targets != IGNORED
+    return network.logits(hidden[chosen]).float(), targets[chosen]
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,10 +8,12 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cosyvoice_cpu.demo.training.corpus import Corpus, make_corpus
-from cosyvoice_cpu.demo.training.trainer import Settings, Task, load_averaged, train
+from cosyvoice_cpu.demo.training.settings import SETTINGS
+from cosyvoice_cpu.demo.training.trainer import Task, load_averaged, train
 
 TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there before the rest is made
 MAIN_SHARDS = 25  # 11.4 h of the main voice; further voices come behind
@@ -19,43 +21,6 @@ DATA_HOURS, PAIR_HOURS = 11.0, 60.0
 PAIR_SHARDS = 80  # 70 h
 
 logger = logging.getLogger(__name__)
-
-SETTINGS = {
-    "speaker_encoder": Settings(steps=1500, peak_rate=1e-3, weight_decay=0.05, average=0.995),
-    "speech_tokenizer": Settings(
-        steps=2400,
-        peak_rate=1e-3,
-        warmup=200,
-        betas=(0.9, 0.98),
-        average=0.998,
-        bfloat16=True,
-        evaluate_every=400,
-    ),
-    "vocoder": Settings(
-        steps=7000, peak_rate=5e-4, betas=(0.8, 0.99), average=0.999, evaluate_every=500
-    ),
-    "vocoder_tuning": Settings(
-        steps=1600, peak_rate=2e-4, betas=(0.8, 0.99), average=0.995, evaluate_every=400
-    ),
-    "f0": Settings(steps=18000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
-    "flow": Settings(
-        steps=16500,
-        peak_rate=1.5e-3,
-        average=0.999,
-        bfloat16=True,
-        evaluate_every=500,
-    ),
-    "speech_lm": Settings(
-        steps=12600,
-        peak_rate=1.5e-3,
-        warmup=200,
-        betas=(0.9, 0.98),
-        weight_decay=0.05,
-        average=0.999,
-        bfloat16=True,
-        evaluate_every=500,
-    ),
-}
 
 
 def _corpus_folder(state: Path) -> Path:
@@ -254,6 +219,41 @@ def train_flow(arguments: argparse.Namespace) -> None:
     _run("flow", FlowTask(corpus, heldout, table, embeddings), arguments)
 
 
+def train_mel_recogniser(arguments: argparse.Namespace) -> None:
+    """Train the recogniser that judges the flow's mels."""
+    from cosyvoice_cpu.demo.training.mel_recogniser import MelRecogniserTask
+
+    torch.set_num_threads(arguments.threads)
+    folder = _corpus_folder(arguments.state)
+    task = MelRecogniserTask(Corpus(folder, "train"), Corpus(folder, "heldout"))
+    _run("mel_recogniser", task, arguments)
+
+
+def tune_flow(arguments: argparse.Namespace) -> None:
+    """Let the speech LM draw the corpus's ids, then train the flow on them, too."""
+    from cosyvoice_cpu.demo.training.flow_tuning import FlowTuningTask, draw_ids
+    from cosyvoice_cpu.demo.training.lm_rows import RowMaker
+    from cosyvoice_cpu.demo.training.measure_stage import load_voice
+    from cosyvoice_cpu.demo.training.mel_recogniser import MelRecogniser
+    from cosyvoice_cpu.demo.training.spelling import Spelling
+    from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
+
+    torch.set_num_threads(arguments.threads)
+    state = arguments.state
+    folder, tokens = _corpus_folder(state), state / "tokens"
+    corpus = TokenCorpus(folder, tokens, "train")
+    heldout = TokenCorpus(folder, tokens, "heldout")
+    drawn = tokens / "drawn.npy"
+    draw_ids(load_voice(state)[0].speech_lm, RowMaker(Spelling(state / "text")), corpus, drawn)
+    recogniser = MelRecogniser()
+    load_averaged(state / "mel_recogniser", recogniser)
+    table = IdTable.load(tokens / "table.npz")
+    task = FlowTuningTask(corpus, heldout, table, np.load(drawn), recogniser)
+    load_averaged(state / "flow", task.network)
+    task.network.train()
+    _run("flow_tuning", task, arguments)
+
+
 def measure_word_errors(arguments: argparse.Namespace) -> None:
     """Read back what the networks say so far."""
     from cosyvoice_cpu.demo.training.measure_stage import measure
@@ -293,7 +293,8 @@ def run_all(arguments: argparse.Namespace) -> None:
 
 RECIPE = (
     *("data", "further", "speech_tokenizer", "tokens", "f0", "vocoder", "flow", "vocoder_tuning"),
-    *("pairs", "speech_lm", "voices", "speaker_encoder", "assemble"),
+    *("pairs", "speech_lm", "mel_recogniser", "flow_tuning"),
+    *("voices", "speaker_encoder", "assemble"),
 )
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "all": run_all,
@@ -309,6 +310,8 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "flow": train_flow,
     "pairs": make_lm_pairs,
     "speech_lm": train_speech_lm,
+    "mel_recogniser": train_mel_recogniser,
+    "flow_tuning": tune_flow,
     "assemble": assemble_voice,
     "measure": measure_word_errors,
 }
