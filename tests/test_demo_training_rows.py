@@ -6,8 +6,10 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cosyvoice_cpu.demo.training.lm_rows import RowMaker, allowed_positions
+from cosyvoice_cpu.demo.training.lm_rows import RowMaker, allowed_positions, vary_marks
 from cosyvoice_cpu.demo.training.pairs import Pairs
 from cosyvoice_cpu.demo.training.spelling import (
     SYSTEM_PREFIX,
@@ -58,8 +60,20 @@ def test_about_half_of_the_rows_join_their_texts_with_a_blank(spelling, pieces_o
     maker = RowMaker(spelling)
     rows = [maker.joined(PAIRS, [0, 1], np.random.default_rng(seed)) for seed in range(60)]
     texts = ["".join(pieces_of(row)) for row in rows]
-    assert set(texts) == {"A tone.Another tone.", "A tone. Another tone."}
-    assert 15 <= texts.count("A tone. Another tone.") <= 45
+    joined = [text for text in texts if text != "A tone.Another tone."]
+    assert all(text[7:].lower() == " another tone." for text in joined)
+    assert 15 <= len(joined) <= 45
+    assert {text[:7] for text in joined} == {"A tone.", "A tone!", "A tone;", "A tone:"}
+
+
+@given(st.lists(st.sampled_from(["A tone.", "I do.", "Who?", "So", "the end."]), min_size=1))
+def test_other_marks_leave_length_and_words_as_they_are(texts):
+    varied = vary_marks(texts, np.random.default_rng(len(texts)))
+    assert [len(text) for text in varied] == [len(text) for text in texts]
+    assert varied[-1][1:] == texts[-1][1:]
+    for text, before in zip(varied, texts, strict=True):
+        assert text.rstrip(".!;:").lower() == before.rstrip(".").lower()
+        assert text.startswith("I") == before.startswith("I")
 
 
 def test_speech_looks_at_the_word_it_says_with_and_without_a_blank(spelling, pieces_of):
@@ -71,7 +85,7 @@ def test_speech_looks_at_the_word_it_says_with_and_without_a_blank(spelling, pie
         length = len(row.text) + len(row.speech) + 2
         said, _ = allowed_positions([row], length)
         starts = np.cumsum([0, *map(len, pieces)])
-        second = "".join(pieces).index("Another")
+        second = "".join(pieces).lower().index("another")
         first_of_second, last_of_second = len(row.text) + 1 + 10, len(row.text) + 1 + 10 + 5
         for query, place in ((first_of_second, second), (last_of_second, second + 6)):
             keys = np.flatnonzero(said[0, query]) - 1 - prefix

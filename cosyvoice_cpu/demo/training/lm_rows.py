@@ -4,7 +4,9 @@ CosyVoice3LM):
     sos | system prefix, text 1, text 2 .. | task | speech 1, speech 2 .. | eos
 
 Several texts in a row are what zero-shot synthesis looks like: prompt and target, their ids joined.
-In half of these rows the texts are joined with a blank, as `synth` joins the sentences of a piece.
+In half of these rows the texts are joined with a blank, as `synth` joins the sentences of a piece,
+and now and then with another mark than a full stop: what the generator reads alone seldom goes on
+after one, and the LM would take every such mark for the end of the speech.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from cosyvoice_cpu.demo.training.pairs import Pairs
 from cosyvoice_cpu.demo.training.spelling import SYSTEM_PREFIX, Spelling
 
 SPELLING_DROPOUT = 0.1
+# What a full stop between two joined texts becomes; the pause is the same.
+MARKS = (".", ".", "!", ";", ":")
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,13 @@ class RowMaker:
         masks: list[tuple[int, int, list[NDArray[np.bool_]]]] = []
         spoken = 0
         between = " " * int(rng.integers(2)) if rng is not None else ""
-        for n in numbers:
+        texts = [pairs.texts[n] for n in numbers]
+        if rng is not None and between:
+            texts = vary_marks(texts, rng)
+        for n, said in zip(numbers, texts, strict=True):
             rate = 0.0 if rng is None else SPELLING_DROPOUT * rng.integers(2)
             before = between if masks else ""
-            pieces = self._spelling.pieces(
-                before + pairs.texts[n], rate, rng or np.random.default_rng(0)
-            )
+            pieces = self._spelling.pieces(before + said, rate, rng or np.random.default_rng(0))
             edges = np.cumsum([0, *map(len, pieces)], dtype=np.float32) - len(before)
             ids = pairs.ids[n].astype(np.int64)
             characters = character_of_tokens(pairs.texts[n], pairs.times[n], len(ids))
@@ -66,6 +71,22 @@ class RowMaker:
             speech.append(ids)
             spoken += len(ids)
         return Row(text, np.concatenate(speech), masks)
+
+
+def vary_marks(texts: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """`texts` with a mark of `MARKS` for the full stop of each but the last, and a small letter
+    behind a semicolon or colon. No text changes its length.
+    """
+    out = list(texts)
+    for place, text in enumerate(out[:-1]):
+        if not text.endswith("."):
+            continue
+        mark = str(rng.choice(MARKS))
+        out[place] = text[:-1] + mark
+        following = out[place + 1]
+        if mark in ";:" and not following.startswith(("I ", "I'")):
+            out[place + 1] = following[:1].lower() + following[1:]
+    return out
 
 
 def allowed_positions(batch: Sequence[Row], length: int) -> list[NDArray[np.bool_]]:

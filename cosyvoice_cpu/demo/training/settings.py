@@ -41,7 +41,7 @@ SETTINGS: dict[str, Settings] = {
         steps=3000, peak_rate=5e-4, average=0.995, bfloat16=True, evaluate_every=500
     ),
     "speech_lm": Settings(
-        steps=12600,
+        steps=19500,
         peak_rate=1.5e-3,
         warmup=200,
         betas=(0.9, 0.98),
