@@ -12,10 +12,17 @@ import soundfile
 import torch
 from torch import Tensor
 
-from cosyvoice_cpu.checkpoint.config import CheckpointConfig, MelConfig, SamplingConfig
+from cosyvoice_cpu.checkpoint.config import CheckpointConfig, MelConfig
 from cosyvoice_cpu.checkpoint.synthetic_text import official_json, official_yaml
 from cosyvoice_cpu.demo.training.flow import Flow
-from cosyvoice_cpu.demo.training.sizes import FLOW, MEL_BINS, SAMPLE_RATE, VOCODER, speech_lm_config
+from cosyvoice_cpu.demo.training.sizes import (
+    FLOW,
+    MEL_BINS,
+    SAMPLE_RATE,
+    SAMPLING,
+    VOCODER,
+    speech_lm_config,
+)
 from cosyvoice_cpu.demo.training.speech import Voice
 from cosyvoice_cpu.demo.training.speech_lm import sharpen
 from cosyvoice_cpu.demo.training.speech_tokenizer import SpeechTokenizer
@@ -43,7 +50,7 @@ def voice_config(text_rows: int) -> CheckpointConfig:
         sample_rate=SAMPLE_RATE,
         token_frame_rate=25,
         speech_lm=speech_lm_config(text_rows),
-        sampling=SamplingConfig(top_p=0.8, top_k=25, win_size=10, tau_r=0.1),
+        sampling=SAMPLING,
         flow=FLOW,
         vocoder=VOCODER,
         mel=MelConfig(

@@ -22,7 +22,7 @@ from cosyvoice_cpu.demo.training.lm_rows import RowMaker
 from cosyvoice_cpu.demo.training.mel_recogniser import MelRecogniser
 from cosyvoice_cpu.demo.training.pairs import Pairs
 from cosyvoice_cpu.demo.training.phonemes import token_labels
-from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS
+from cosyvoice_cpu.demo.training.sizes import SAMPLING, SPEECH_IDS
 from cosyvoice_cpu.demo.training.speaker_encoder import voice_vector
 from cosyvoice_cpu.demo.training.speech_lm import predict_tokens
 from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
@@ -33,7 +33,6 @@ PHONEME_WEIGHT = 0.15
 TRUE_SHARE, DRAWN_SHARE = 0.4, 0.3
 MIXED_RATES = (0.2, 0.8)
 DRAWS = 2  # for every token
-_TOP_P, _TOP_K = 0.8, 25  # of the voice's sampler
 _ROWS = 24  # texts in a batch
 
 
@@ -52,9 +51,9 @@ def draw_ids(lm: SpeechLM, rows: RowMaker, corpus: TokenCorpus, path: Path) -> N
         numbers = order[first : first + _ROWS]
         logits, wanted = predict_tokens(lm, [rows.joined(pairs, [n]) for n in numbers])
         chances = logits[wanted < SPEECH_IDS, :SPEECH_IDS].softmax(-1)
-        likely, ids = chances.topk(_TOP_K, -1)
+        likely, ids = chances.topk(SAMPLING.top_k, -1)
         before = likely.cumsum(-1) - likely
-        kept = torch.where(before < _TOP_P, likely, 0)
+        kept = torch.where(before < SAMPLING.top_p, likely, 0)
         draws = ids.gather(1, torch.multinomial(kept, DRAWS, replacement=True))
         ends = np.cumsum([len(pairs.ids[n]) for n in numbers])[:-1]
         for number, part in zip(numbers, np.split(draws.numpy(), ends), strict=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from cosyvoice_cpu.checkpoint.config import (
     EstimatorConfig,
     FlowConfig,
+    SamplingConfig,
     SpeechLMConfig,
     VocoderConfig,
 )
@@ -43,6 +44,9 @@ FLOW = FlowConfig(
         static_chunk_size=50,
     ),
 )
+
+# The released models' own.
+SAMPLING = SamplingConfig(top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
 
 VOCODER = VocoderConfig(
     in_channels=80,
