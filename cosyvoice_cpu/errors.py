@@ -18,6 +18,11 @@ class CosyVoiceError(Exception):
         self.what = what
         self.hint = hint
 
+    def lines(self) -> str:
+        """The fact and the remedy as people are shown them, a line each."""
+        fact = f"error: {one_line(self.what)}"
+        return f"{fact}\nhint:  {one_line(self.hint)}" if self.hint else fact
+
 
 class UsageError(CosyVoiceError):
     """The request itself can't be carried out: contradictory or out-of-range options."""
@@ -69,3 +74,8 @@ class GateRefusedError(CosyVoiceError):
     """A quality gate refused the result."""
 
     exit_code = 3
+
+
+def one_line(text: str) -> str:
+    """`text` with line ends and other control characters escaped: file names may hold them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -165,7 +165,7 @@ def test_with_several_speakers_the_first_speaks_and_is_named(voice: Path, tmp_pa
     shutil.copy(voice / "speakers" / "austen.safetensors", others / "zoe.safetensors")
     arguments = ("synth", "Hi", "--output", tmp_path / "x.wav", "--bundle", voice)
     outcome = run(*arguments, "--speakers", others)
-    assert "speaker austen is taken; there are austen, zoe" in outcome.stderr
+    assert "speaking as austen; --speaker takes austen, zoe" in outcome.stderr
     assert "speaker austen" in outcome.stdout
     assert "speaker zoe" in run(*arguments, "--speakers", others, "--speaker", "zoe").stdout
 

@@ -9,7 +9,7 @@ import torch
 from cosyvoice_cpu.checkpoint.folder import open_checkpoint
 from cosyvoice_cpu.demo.training.assemble import LARGEST_VOICE, assemble
 from cosyvoice_cpu.demo.training.flow import Flow
-from cosyvoice_cpu.demo.training.measure_stage import load_voice
+from cosyvoice_cpu.demo.training.measure import load_voice
 from cosyvoice_cpu.demo.training.sizes import SPEECH_IDS, VOCODER, speech_lm_config
 from cosyvoice_cpu.demo.training.speaker_encoder import SpeakerEncoder, save_speaker_encoder
 from cosyvoice_cpu.demo.training.speech_tokenizer import CODES, SpeechTokenizer

@@ -26,7 +26,9 @@ WORDS = st.lists(st.sampled_from("a b c d".split()), max_size=8)
         (99, "ninety nine"),
         (100, "one hundred"),
         (205, "two hundred five"),
+        (342, "three hundred forty two"),
         (1000, "one thousand"),
+        (10_007, "ten thousand seven"),
         (12_345, "twelve thousand three hundred forty five"),
         (1_000_001, "one million one"),
     ],
@@ -42,6 +44,7 @@ def test_a_number_is_spelled_as_it_is_read(number, words):
         (12, "twelfth"),
         (20, "twentieth"),
         (23, "twenty third"),
+        (31, "thirty first"),
         (100, "one hundredth"),
     ],
 )

@@ -86,19 +86,12 @@ def _of_engine(error: Exception) -> CosyVoiceError:
 
 def report(error: CosyVoiceError) -> None:
     """Print the fact and the remedy, a line each."""
-    print(f"error: {one_line(error.what)}", file=sys.stderr)
-    if error.hint:
-        print(f"hint:  {one_line(error.hint)}", file=sys.stderr)
+    print(error.lines(), file=sys.stderr)
 
 
 def report_interrupt() -> None:
     """Say that the user ended the command."""
     print("interrupted", file=sys.stderr)
-
-
-def one_line(text: str) -> str:
-    """`text` with line ends and other control characters escaped: file names may hold them."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _show_traceback(ctx: Any) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from cosyvoice_cpu.cli.failures import one_line
+from cosyvoice_cpu.errors import one_line
 
 
 def print_json(content: dict[str, Any]) -> None:

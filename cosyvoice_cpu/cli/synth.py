@@ -210,7 +210,7 @@ def _voice(
     if name is None and (known := list_speakers(folders)):
         name = next(iter(known))
         if len(known) > 1:
-            note(f"speaker {name} is taken; there are {', '.join(known)}")
+            note(f"speaking as {name}; --speaker takes {', '.join(known)}")
     return find_speaker(folders, name, voice_model(stages.manifest))
 
 

@@ -127,7 +127,7 @@ def _print(result: Verification) -> None:
 
 
 def _numbers(check: Check) -> str:
-    from cosyvoice_cpu.cli.failures import one_line
+    from cosyvoice_cpu.errors import one_line
 
     if check.value is None or check.limit is None:
         return one_line(check.detail)

@@ -199,7 +199,7 @@ def main() -> None:
             progress=lambda what, done: print(f"{what}, {done:.0%}", file=sys.stderr),
         )
     except CosyVoiceError as error:
-        print(f"error: {error.what}\nhint:  {error.hint}", file=sys.stderr)
+        print(error.lines(), file=sys.stderr)
         sys.exit(error.exit_code)
     print(to_markdown(entries), end="")
 

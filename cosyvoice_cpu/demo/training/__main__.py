@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 from cosyvoice_cpu.demo.training.stages import STAGES
+from cosyvoice_cpu.errors import CosyVoiceError
 
 
-def main() -> None:
-    """Parse the command line and run the stage."""
+def main() -> int:
+    """Parse the command line and run the stage; exit code 1 for what it lacks."""
     parser = argparse.ArgumentParser(
         prog="python -m cosyvoice_cpu.demo.training", description=__doc__
     )
@@ -29,7 +31,17 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
-    STAGES[arguments.stage](arguments)
+    try:
+        STAGES[arguments.stage](arguments)
+    except FileNotFoundError as error:  # what another stage makes, or a folder given
+        missing = f"{error.filename} is missing" if error.filename else str(error)
+        failure = CosyVoiceError(missing, "run the stages before it (docs/demo-voice.md), or all")
+    except CosyVoiceError as error:
+        failure = error
+    else:
+        return 0
+    print(failure.lines(), file=sys.stderr)
+    return failure.exit_code
 
 
-main()
+sys.exit(main())

@@ -35,16 +35,7 @@ from cosyvoice_cpu.demo.training.words import (
     TIMES,
     TRANSITIVE_VERBS,
 )
-
-_UNITS = """
-zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
-sixteen seventeen eighteen nineteen
-""".split()
-_TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
-_ORDINALS = {
-    "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth",
-    "nine": "ninth", "twelve": "twelfth",
-}  # fmt: skip
+from cosyvoice_cpu.evaluation.quality.numbers import cardinal, ordinal
 
 
 @dataclass(frozen=True)
@@ -58,30 +49,6 @@ class Vocabulary:
     gerunds: tuple[str, ...]
     common: tuple[str, ...]  # of any kind
     rare: tuple[str, ...]  # of any kind
-
-
-LARGEST_NUMBER = 1_000_000  # the first that `number_words` does not know
-
-
-def number_words(n: int) -> str:
-    """`n` in English words, 0 <= n < 1,000,000: 342 is "three hundred forty two"."""
-    if n < 20:
-        return _UNITS[n]
-    if n < 100:
-        return _TENS[n // 10] + (f" {_UNITS[n % 10]}" if n % 10 else "")
-    size, name = (100, "hundred") if n < 1000 else (1000, "thousand")
-    rest = f" {number_words(n % size)}" if n % size else ""
-    return f"{number_words(n // size)} {name}{rest}"
-
-
-def ordinal_words(n: int) -> str:
-    """The ordinal of `n` in English words: 21 is "twenty first"."""
-    *head, last = number_words(n).split()
-    if last in _ORDINALS:
-        last = _ORDINALS[last]
-    else:
-        last = last[:-1] + "ieth" if last.endswith("y") else last + "th"
-    return " ".join([*head, last])
 
 
 def plural(noun: str) -> str:
@@ -140,7 +107,7 @@ class SentenceMaker:
         adjective = f"{self._adjective()} " if self._random.random() < 0.4 else ""
         noun = self._noun()
         if self._random.random() < 0.12:
-            return f"{number_words(self._random.randrange(2, 100))} {adjective}{plural(noun)}"
+            return f"{cardinal(self._random.randrange(2, 100))} {adjective}{plural(noun)}"
         determiner = self._random.choice(DETERMINERS)
         if determiner == "a" and (adjective or noun)[0] in "aeiou":
             determiner = "an"
@@ -196,7 +163,7 @@ class SentenceMaker:
             lambda: f"please {plain()} {place()}",
             lambda: f"{plain()}, and then {plain()}",
             lambda: (
-                f"there were {number_words(self._random.randrange(2, 50))} "
+                f"there were {cardinal(self._random.randrange(2, 50))} "
                 f"{plural(self._noun())} {place()}"
             ),
             lambda: (
@@ -248,32 +215,32 @@ class SentenceMaker:
 
     def _with_number(self) -> str:
         r = self._random
-        n = number_words(
+        n = cardinal(
             r.choice(
                 (r.randrange(100), r.randrange(1000), r.randrange(10000), r.randrange(1000000))
             )
         )
-        day = ordinal_words(r.randrange(1, 32))
+        day = ordinal(r.randrange(1, 32))
         return _finish(r.choice((
             f"{n} {plural(self._noun())} {self._past()}",
             f"the number is {n}",
-            f"it cost {n} dollars and {number_words(r.randrange(2, 100))} cents",
+            f"it cost {n} dollars and {cardinal(r.randrange(2, 100))} cents",
             f"on the {day} of {r.choice(MONTHS)}, {self._subject()} {self._past()}",
-            f"{r.choice(MONTHS)} {day}, {number_words(r.choice((18, 19, 20)))} "
-            f"{number_words(r.randrange(10, 100))}",
-            f"the answer is {number_words(r.randrange(100))} point {self._digits(1, 4)}",
-            f"about {number_words(r.randrange(1, 100))} percent of {plural(self._noun())} "
+            f"{r.choice(MONTHS)} {day}, {cardinal(r.choice((18, 19, 20)))} "
+            f"{cardinal(r.randrange(10, 100))}",
+            f"the answer is {cardinal(r.randrange(100))} point {self._digits(1, 4)}",
+            f"about {cardinal(r.randrange(1, 100))} percent of {plural(self._noun())} "
             f"are {self._adjective()}",
             f"call {self._digits(3, 7)}",
-            f"{number_words(r.randrange(20))} plus {number_words(r.randrange(20))} "
-            f"is {number_words(r.randrange(40))}",
-            f"it was half past {number_words(r.randrange(1, 13))} {r.choice(TIMES)}",
-            f"the {ordinal_words(r.randrange(1, 100))} {self._noun()} {self._past()}",
+            f"{cardinal(r.randrange(20))} plus {cardinal(r.randrange(20))} "
+            f"is {cardinal(r.randrange(40))}",
+            f"it was half past {cardinal(r.randrange(1, 13))} {r.choice(TIMES)}",
+            f"the {ordinal(r.randrange(1, 100))} {self._noun()} {self._past()}",
         )), r)  # fmt: skip
 
     def _digits(self, low: int, high: int) -> str:
         count = self._random.randint(low, high)
-        return " ".join(number_words(self._random.randrange(10)) for _ in range(count))
+        return " ".join(cardinal(self._random.randrange(10)) for _ in range(count))
 
     def _phrase(self) -> str:
         return self._random.choice(PHRASES).format(
@@ -281,7 +248,7 @@ class SentenceMaker:
             place=self._random.choice(PLACES),
             month=self._random.choice(MONTHS),
             time=self._random.choice(TIMES),
-            number=number_words(self._random.randrange(2, 60)),
+            number=cardinal(self._random.randrange(2, 60)),
             noun=self._noun(),
             adjective=self._adjective(),
         )

@@ -233,7 +233,7 @@ def tune_flow(arguments: argparse.Namespace) -> None:
     """Let the speech LM draw the corpus's ids, then train the flow on them, too."""
     from cosyvoice_cpu.demo.training.flow_tuning import FlowTuningTask, draw_ids
     from cosyvoice_cpu.demo.training.lm_rows import RowMaker
-    from cosyvoice_cpu.demo.training.measure_stage import load_voice
+    from cosyvoice_cpu.demo.training.measure import load_voice
     from cosyvoice_cpu.demo.training.mel_recogniser import MelRecogniser
     from cosyvoice_cpu.demo.training.spelling import Spelling
     from cosyvoice_cpu.demo.training.token_ids import IdTable, TokenCorpus
@@ -256,7 +256,7 @@ def tune_flow(arguments: argparse.Namespace) -> None:
 
 def measure_word_errors(arguments: argparse.Namespace) -> None:
     """Read back what the networks say so far."""
-    from cosyvoice_cpu.demo.training.measure_stage import measure
+    from cosyvoice_cpu.demo.training.measure import measure
 
     torch.set_num_threads(arguments.threads)
     measure(arguments.state, arguments.texts, arguments.way)

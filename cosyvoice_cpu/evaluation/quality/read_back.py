@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise TextError(f"{given.text_file} can't be read as UTF-8 text", str(error)) from error
         print(read_back(given.audio, said, load_recogniser()))
     except CosyVoiceError as error:
-        print(f"error: {error.what}\n{error.hint}", file=sys.stderr)
+        print(error.lines(), file=sys.stderr)
         return 2
     return 0
 

@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.count,
         )
     except CosyVoiceError as error:
-        print(f"error: {error.what}\n{error.hint}", file=sys.stderr)
+        print(error.lines(), file=sys.stderr)
         return 2
     print(to_text(seeds), end="")
     return 1 if seeds.wrong else 0

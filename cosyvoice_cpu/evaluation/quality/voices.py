@@ -206,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_file_atomically(given.output / "voices.md", table.encode())
         write_file_atomically(given.output / "voices.csv", to_csv(spreads).encode())
     except CosyVoiceError as error:
-        print(f"error: {error.what}\n{error.hint}", file=sys.stderr)
+        print(error.lines(), file=sys.stderr)
         return 2
     print(table, end="")
     return 0
