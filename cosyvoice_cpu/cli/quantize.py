@@ -163,7 +163,7 @@ def _print_attempt(attempt: AttemptReport, part: ComponentReport, *, dry: bool) 
         elif attempt.refusal:
             fate = f"refused: {attempt.refusal}"
         else:
-            fate = "taken" if attempt.recipe == part.recipe else "passes, slower"
+            fate = "taken" if attempt.recipe == part.recipe else "passes, not taken"
         size = megabytes(attempt.bytes_after)
         typer.echo(f"    {attempt.recipe}: {attempt.precision}, {size}{speed}; {fate}")
     if attempt.smoothing:
