@@ -31,7 +31,11 @@ logits_sqnr_db = 25.0
 
 
 def attempt(
-    name: str, speedup: float | None, value: float = 40.0, slow: dict[str, float] | None = None
+    name: str,
+    speedup: float | None,
+    value: float = 40.0,
+    slow: dict[str, float] | None = None,
+    put_back: tuple[str, ...] = (),
 ) -> Attempt:
     part = load_recipe("int8").components["flow_estimator"]
     result = QualityResult(
@@ -42,12 +46,17 @@ def attempt(
         limit=20.0,
         passed=value >= 20.0,
     )
-    plan = plan_component(open_bundle(float_bundle()), "flow_estimator", part)
+    bundle = open_bundle(float_bundle())
+    plan = plan_component(bundle, "flow_estimator", part, put_back=put_back)
     return Attempt(Candidate(name, part), plan, [result], speedup, slow or {})
 
 
 def test_the_fastest_that_passes_is_taken() -> None:
-    attempts = [attempt("a", 2.0), attempt("b", 3.0), attempt("c", 4.0, value=12.25)]
+    attempts = [
+        attempt("a", 2.0, put_back=("blocks.0.out",)),
+        attempt("b", 3.0),
+        attempt("c", 4.0, value=12.25),
+    ]
     best = fastest(attempts, 1.05)
     assert best
     assert best.candidate.recipe == "b"
@@ -55,9 +64,21 @@ def test_the_fastest_that_passes_is_taken() -> None:
 
 
 def test_of_two_that_are_as_fast_the_better_one_is_taken() -> None:
-    best = fastest([attempt("a", 2.0, value=45.0), attempt("b", 2.05), attempt("c", 1.9)], 1.05)
+    first, second = "blocks.0.out", "blocks.1.out"
+    attempts = [
+        attempt("a", 2.0, value=45.0),
+        attempt("b", 2.05, put_back=(first,)),
+        attempt("c", 1.9, value=50.0, put_back=(second,)),
+    ]
+    best = fastest(attempts, 1.05)
     assert best
     assert best.candidate.recipe == "a"
+
+
+def test_layers_of_the_same_forms_are_as_fast_whatever_was_measured() -> None:
+    best = fastest([attempt("even", 2.7), attempt("plain", 2.2, value=45.0)], 1.05)
+    assert best
+    assert best.candidate.recipe == "plain"
 
 
 def test_what_is_not_faster_here_stays_float32() -> None:

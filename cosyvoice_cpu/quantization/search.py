@@ -106,9 +106,15 @@ def candidates_of(recipe: Recipe, component: ComponentName) -> list[Candidate]:
 def fastest(attempts: Sequence[Attempt], least_speedup: float) -> Attempt | None:
     """The fastest of those that nothing speaks against, None if there is none.
 
-    Of those that are as fast within the noise, the one that is best within its limits.
+    Of those that are as fast within the noise, the one that is best within its limits. Smoothing
+    changes values alone: attempts whose layers have the same forms are as fast as each other,
+    whatever their times say.
     """
     good = [attempt for attempt in attempts if attempt.refusal(least_speedup) is None]
-    most = max((attempt.speedup or 0.0 for attempt in good), default=0.0)
-    as_fast = [attempt for attempt in good if (attempt.speedup or 0.0) * _TIE >= most]
+    speeds = [
+        max(other.speedup or 0.0 for other in good if other.plan.layers == attempt.plan.layers)
+        for attempt in good
+    ]
+    most = max(speeds, default=0.0)
+    as_fast = [a for a, speed in zip(good, speeds, strict=True) if speed * _TIE >= most]
     return min(as_fast, key=lambda attempt: attempt.shortfall_db, default=None)
