@@ -17,7 +17,7 @@ from cosyvoice_cpu.quantization import quantize_bundle
 from cosyvoice_cpu.quantization.component import ComponentPlan, plan_component
 from cosyvoice_cpu.quantization.layer_timing import layer_speedups
 from cosyvoice_cpu.quantization.recipe import load_recipe, parse_recipe
-from cosyvoice_cpu.quantization.search import Attempt, Candidate, candidates_of, fastest
+from cosyvoice_cpu.quantization.search import Attempt, Candidate, candidates_of, fastest, pooled
 
 SEARCH = """
 name = "mine"
@@ -52,11 +52,7 @@ def attempt(
 
 
 def test_the_fastest_that_passes_is_taken() -> None:
-    attempts = [
-        attempt("a", 2.0, put_back=("blocks.0.out",)),
-        attempt("b", 3.0),
-        attempt("c", 4.0, value=12.25),
-    ]
+    attempts = [attempt("a", 2.0), attempt("b", 3.0), attempt("c", 4.0, value=12.25)]
     best = fastest(attempts, 1.05)
     assert best
     assert best.candidate.recipe == "b"
@@ -64,21 +60,16 @@ def test_the_fastest_that_passes_is_taken() -> None:
 
 
 def test_of_two_that_are_as_fast_the_better_one_is_taken() -> None:
-    first, second = "blocks.0.out", "blocks.1.out"
-    attempts = [
-        attempt("a", 2.0, value=45.0),
-        attempt("b", 2.05, put_back=(first,)),
-        attempt("c", 1.9, value=50.0, put_back=(second,)),
-    ]
-    best = fastest(attempts, 1.05)
+    best = fastest([attempt("a", 2.0, value=45.0), attempt("b", 2.05), attempt("c", 1.9)], 1.05)
     assert best
     assert best.candidate.recipe == "a"
 
 
-def test_layers_of_the_same_forms_are_as_fast_whatever_was_measured() -> None:
-    best = fastest([attempt("even", 2.7), attempt("plain", 2.2, value=45.0)], 1.05)
-    assert best
-    assert best.candidate.recipe == "plain"
+def test_attempts_of_the_same_forms_have_one_speed_whatever_was_measured() -> None:
+    other = attempt("other", 3.0, put_back=("blocks.0.out",))
+    attempts = pooled([attempt("even", 2.0), other, attempt("plain", 2.42), attempt("none", None)])
+    assert [a.speedup for a in attempts[:3]] == pytest.approx([2.2, 3.0, 2.2])
+    assert attempts[3].speedup is None
 
 
 def test_what_is_not_faster_here_stays_float32() -> None:

@@ -33,6 +33,7 @@ from cosyvoice_cpu.quantization.search import (
     candidates_of,
     chosen_parts,
     fastest,
+    pooled,
 )
 from cosyvoice_cpu.quantization.workshop import Workshop
 from cosyvoice_cpu.runtime.stages import BundleStages
@@ -82,7 +83,7 @@ def quantize_bundle(
         for name, entries in candidates.items():
             search = chosen.search.get(name)
             least = search.least_speedup if search else None
-            attempts = [workshop.attempt(name, candidate, least) for candidate in entries]
+            attempts = pooled([workshop.attempt(name, candidate, least) for candidate in entries])
             best = attempts[0] if least is None else fastest(attempts, least)
             reports[name] = _component_report(source, name, attempts, best, least)
             if best:

@@ -8,7 +8,8 @@ faster than float32 here, the component stays float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import geometric_mean
 
 import msgspec
 
@@ -103,18 +104,25 @@ def candidates_of(recipe: Recipe, component: ComponentName) -> list[Candidate]:
     return found
 
 
+def pooled(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The attempts with one speed for all whose layers have the same forms: the geometric mean.
+
+    Smoothing changes values alone, so such attempts run the same kernels and their times differ by
+    noise.
+    """
+    found = []
+    for attempt in attempts:
+        like = [a.speedup for a in attempts if a.speedup and a.plan.layers == attempt.plan.layers]
+        found.append(replace(attempt, speedup=geometric_mean(like)) if attempt.speedup else attempt)
+    return found
+
+
 def fastest(attempts: Sequence[Attempt], least_speedup: float) -> Attempt | None:
     """The fastest of those that nothing speaks against, None if there is none.
 
-    Of those that are as fast within the noise, the one that is best within its limits. Smoothing
-    changes values alone: attempts whose layers have the same forms are as fast as each other,
-    whatever their times say.
+    Of those that are as fast within the noise, the one that is best within its limits.
     """
     good = [attempt for attempt in attempts if attempt.refusal(least_speedup) is None]
-    speeds = [
-        max(other.speedup or 0.0 for other in good if other.plan.layers == attempt.plan.layers)
-        for attempt in good
-    ]
-    most = max(speeds, default=0.0)
-    as_fast = [a for a, speed in zip(good, speeds, strict=True) if speed * _TIE >= most]
+    most = max((attempt.speedup or 0.0 for attempt in good), default=0.0)
+    as_fast = [attempt for attempt in good if (attempt.speedup or 0.0) * _TIE >= most]
     return min(as_fast, key=lambda attempt: attempt.shortfall_db, default=None)
