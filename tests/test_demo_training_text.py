@@ -1,4 +1,4 @@
-"""The demo voice's texts: sentences from a seed, their spelling, and how words are compared."""
+"""The demo voice's texts: sentences from a seed, and their spelling."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_resampled_samples_equal_the_originals(signal: str) -> None:
             assert np.abs(got - want).max() <= 1e-5
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(1, 5000), st.sampled_from([8000, 11025, 16000, 22050, 44100, 44101, 48000, 96000])
 )

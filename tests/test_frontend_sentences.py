@@ -55,7 +55,7 @@ def test_an_address_longer_than_a_piece_is_cut() -> None:
     assert split_sentences(address, len) == [address]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS, st.sampled_from([60, 120]))
 def test_no_text_loses_a_character_or_exceeds_a_bound(text: str, longest: int) -> None:
     pieces = split_sentences(text, len, longest=longest)
@@ -64,7 +64,7 @@ def test_no_text_loses_a_character_or_exceeds_a_bound(text: str, longest: int) -
     assert all(0 < len(piece) <= longest for piece in pieces)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS)
 def test_ids_bound_the_pieces_of_other_scripts(text: str) -> None:
     def three_each(part: str) -> int:  # a script whose characters are three ids each
@@ -75,7 +75,7 @@ def test_ids_bound_the_pieces_of_other_scripts(text: str) -> None:
     assert all(len(piece) <= 120 for piece in pieces)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TEXTS)
 def test_a_count_of_nothing_still_bounds_the_characters(text: str) -> None:
     pieces = split_sentences(text, lambda part: 0)
@@ -83,7 +83,7 @@ def test_a_count_of_nothing_still_bounds_the_characters(text: str) -> None:
     assert squash("".join(pieces)) == squash(text)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(st.sampled_from(["Yes. ", "No way! ", "He, however, left; it rained. "]), min_size=1)
 )
@@ -184,7 +184,7 @@ def test_without_blanks_no_visible_character_is_torn() -> None:
         assert all(piece == cluster * (len(piece) // len(cluster)) for piece in joined), cluster
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.sampled_from(["word ", "哈" * 20, "<|en|>", "[quick_breath]", "</strong>", "x" * 30])

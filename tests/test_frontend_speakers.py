@@ -225,7 +225,7 @@ def test_a_damaged_file_is_refused_by_name(
     assert caught.value.what.startswith(str(path))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 900), st.integers(0, 255))
 def test_a_changed_header_byte_gives_a_speaker_or_a_speaker_error(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int

@@ -65,13 +65,13 @@ def test_a_small_vocabulary_numbers_the_special_tokens_behind_itself(small: Path
     assert tokenizer.encode("[breath]") == [300 + SPECIAL.index("[breath]")]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_has_ids_inside_the_table(official: TextTokenizer, text: str) -> None:
     assert all(0 <= number < official.vocabulary_size for number in official.encode(text))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.sampled_from([*SPECIAL, "Hello", " 你好", "à", "\n", "😀"])))
 def test_decoding_gives_the_text_back(official: TextTokenizer, parts: list[str]) -> None:
     text = "".join(parts)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from cosyvoice_cpu.demo.training.stages import STAGES
-from cosyvoice_cpu.errors import CosyVoiceError
+from cosyvoice_cpu.errors import CosyVoiceError, MissingExtraError
 
 
 def main() -> int:
@@ -35,7 +35,13 @@ def main() -> int:
         STAGES[arguments.stage](arguments)
     except FileNotFoundError as error:  # what another stage makes, or a folder given
         missing = f"{error.filename} is missing" if error.filename else str(error)
-        failure = CosyVoiceError(missing, "run the stages before it (docs/demo-voice.md), or all")
+        failure = CosyVoiceError(
+            missing, "run the stages before it, or correct the folder given (docs/demo-voice.md)"
+        )
+    except ModuleNotFoundError as error:
+        failure = MissingExtraError(
+            f"{error.name} is not installed", "pip install 'cosyvoice-cpu[train]'"
+        )
     except CosyVoiceError as error:
         failure = error
     else:
