@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from cosyvoice_cpu._version import __version__
+
 # The Linux packages of ONNX Runtime 1.32 write a device id to the user's cache when they are
 # imported, and upload events. The variable is read at that import, whichever module makes it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__version__ = "0.1.0"
 __all__ = ["Audio", "Synthesizer", "__version__"]
 
 if TYPE_CHECKING:

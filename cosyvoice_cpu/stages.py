@@ -1,122 +1,16 @@
-"""The stage API: the seam through which the torch reference and every engine are compared.
+"""Where the stage API is opened: the torch networks of a checkpoint, or the engines of a bundle.
 
     stages = load_reference("checkpoint/", threads=1)  # torch, float32, no ONNX Runtime
     stages = load_bundle("bundle/", threads=1)         # the bundle's engines, no torch
 
-Both return an object with the same methods. Arrays are NumPy float32 or int64, ids are lists of
-int; there is a batch dimension only where it is shown.
+Both return an object with the methods of `cosyvoice_cpu.stage_api.Stages`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypedDict
 
-import numpy as np
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float32]
-
-
-class FlowCondition(TypedDict):
-    """What conditions the flow estimator: `mu` and `cond` [80, T], `speaker` [80]."""
-
-    mu: Floats
-    cond: Floats
-    speaker: Floats
-
-
-class Stages(Protocol):
-    """One method per stage of synthesis. N tokens, T mel frames, V speech vocabulary size."""
-
-    def speech_lm_logits(
-        self,
-        text_ids: Sequence[int],
-        speech_ids: Sequence[int],
-        *,
-        prompt_text_ids: Sequence[int] = (),
-        prompt_speech_ids: Sequence[int] = (),
-        embedding: Floats | None = None,
-    ) -> Floats:
-        """Raw logits [len(speech_ids) + 1, rows]; row i predicts token i given `speech_ids[:i]`."""
-        ...
-
-    def generate_speech_tokens(
-        self,
-        text_ids: Sequence[int],
-        *,
-        prompt_text_ids: Sequence[int] = (),
-        prompt_speech_ids: Sequence[int] = (),
-        sampler: str = "ras",
-        seed: int = 0,
-        min_tokens: int | None = None,
-        max_tokens: int | None = None,
-        original_stop_rule: bool = False,
-        embedding: Floats | None = None,
-    ) -> list[int]:
-        """Speech tokens without the stop id; the silent-token rule is not applied.
-
-        `sampler` is "ras" or "greedy". Below the minimum length every stop id is banned;
-        `original_stop_rule` bans only the one id that the original bans.
-        """
-        ...
-
-    def flow_condition(
-        self,
-        tokens: Sequence[int],
-        *,
-        prompt_tokens: Sequence[int],
-        prompt_mel: Floats,
-        embedding: Floats,
-        finalize: bool = True,
-        streaming: bool = False,
-    ) -> FlowCondition:
-        """Condition of the estimator; `prompt_mel` [frames, 80], `embedding` [192] as cached."""
-        ...
-
-    def flow_velocity(
-        self,
-        x: Floats,
-        mask: Floats,
-        mu: Floats,
-        t: Floats,
-        speaker: Floats,
-        cond: Floats,
-        *,
-        streaming: bool = False,
-    ) -> Floats:
-        """Velocity [B, 80, T]; x, mu, cond [B, 80, T], mask [B, 1, T], t [B], speaker [B, 80]."""
-        ...
-
-    def tokens_to_mel(
-        self,
-        tokens: Sequence[int],
-        *,
-        prompt_tokens: Sequence[int],
-        prompt_mel: Floats,
-        embedding: Floats,
-        finalize: bool = True,
-        streaming: bool = False,
-        steps: int = 10,
-        noise: Floats | None = None,
-    ) -> Floats:
-        """Log-mel [80, frames] of `tokens`, the prompt's part removed."""
-        ...
-
-    def mel_to_f0(self, mel: Floats, *, finalize: bool = True) -> Floats:
-        """f0 [frames] in Hz from log-mel [80, T]; three frames fewer unless `finalize`."""
-        ...
-
-    def f0_to_source(self, f0: Floats) -> Floats:
-        """Excitation source [1, samples] from f0 [frames] in Hz, with the fixed noise."""
-        ...
-
-    def mel_to_waveform(
-        self, mel: Floats, *, finalize: bool = True, source: Floats | None = None
-    ) -> Floats:
-        """Waveform [samples] at 24 kHz; `source` [1, samples] replaces the harmonic source."""
-        ...
+from cosyvoice_cpu.stage_api import Stages
 
 
 def load_reference(checkpoint: str | Path, threads: int = 1, *, speech_lm: str = "base") -> Stages:
@@ -124,13 +18,13 @@ def load_reference(checkpoint: str | Path, threads: int = 1, *, speech_lm: str =
 
     Raises: CheckpointError if the folder is incomplete or damaged, MissingExtraError without torch.
     """
-    from cosyvoice_cpu.networks.reference import ReferenceStages
+    from cosyvoice_cpu.networks.reference_stages import ReferenceStages
 
     return ReferenceStages.load(Path(checkpoint), threads=threads, speech_lm=speech_lm)
 
 
 def load_bundle(bundle: str | Path, threads: int = 1) -> Stages:
     """The engines of a bundle. Imports no torch. Raises: BundleError, ManifestError."""
-    from cosyvoice_cpu.runtime.stages import BundleStages
+    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
     return BundleStages.load(Path(bundle), threads=threads)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import typer.main
-from command_line import CLIP, run
+from support.command_line import CLIP, run
 
 from cosyvoice_cpu.cli import app
 

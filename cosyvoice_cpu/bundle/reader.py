@@ -27,7 +27,7 @@ from cosyvoice_cpu.bundle.manifest import (
 )
 from cosyvoice_cpu.bundle.onnx_scan import scan_onnx
 from cosyvoice_cpu.bundle.paths import READ_ONLY, check_file, check_folder
-from cosyvoice_cpu.bundle.remembered import recall, remember, state_of
+from cosyvoice_cpu.bundle.verification_cache import recall, remember, state_of
 from cosyvoice_cpu.errors import BundleError, ManifestError
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Literal
 
-from cosyvoice_cpu import __version__
+from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.bundle.atomic import (
     fsync_file,
     fsync_folder,
@@ -29,7 +29,6 @@ from cosyvoice_cpu.bundle.atomic import (
     partial_name,
 )
 from cosyvoice_cpu.bundle.digests import sha256_of_files
-from cosyvoice_cpu.bundle.leftovers import clean_up_after_the_dead, replaced_name
 from cosyvoice_cpu.bundle.manifest import (
     COMPONENT_NAMES,
     FORMAT,
@@ -49,6 +48,7 @@ from cosyvoice_cpu.bundle.manifest import (
 )
 from cosyvoice_cpu.bundle.paths import unsafe_path
 from cosyvoice_cpu.bundle.reader import Bundle, check_structure
+from cosyvoice_cpu.bundle.stale_files import clean_up_after_the_dead, replaced_name
 from cosyvoice_cpu.errors import BundleError
 
 Handler = Callable[[int, FrameType | None], object] | int | None

@@ -68,7 +68,7 @@ app.command("tune")(tune.tune)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from cosyvoice_cpu import __version__
+        from cosyvoice_cpu._version import __version__
 
         typer.echo(f"cosyvoice-cpu {__version__}")
         raise typer.Exit

@@ -72,14 +72,14 @@ def bench(
     """
     from cosyvoice_cpu.cli.messages import note, print_json
     from cosyvoice_cpu.errors import OutputError, SynthesisError, UsageError
-    from cosyvoice_cpu.evaluation import bench as library
-    from cosyvoice_cpu.evaluation.bench_report import compare as compare_runs
-    from cosyvoice_cpu.evaluation.bench_report import markdown, read_earlier, write_files
-    from cosyvoice_cpu.evaluation.engines import bundle_specs
-    from cosyvoice_cpu.evaluation.machine import describe_machine
-    from cosyvoice_cpu.evaluation.materials import Materials, config_of, default_rows
-    from cosyvoice_cpu.evaluation.workload import Workload
-    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.evaluation.bench import run as library
+    from cosyvoice_cpu.evaluation.bench.engines import bundle_specs
+    from cosyvoice_cpu.evaluation.bench.inputs import Materials, config_of, default_rows
+    from cosyvoice_cpu.evaluation.bench.report import compare as compare_runs
+    from cosyvoice_cpu.evaluation.bench.report import markdown, read_earlier, write_files
+    from cosyvoice_cpu.evaluation.bench.workload import Workload
+    from cosyvoice_cpu.system.machine import describe_machine
+    from cosyvoice_cpu.system.threads import resolve_threads
 
     if checkpoint and synthetic:
         raise UsageError("--checkpoint and --synthetic exclude each other", "give one of them")

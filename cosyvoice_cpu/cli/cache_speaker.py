@@ -11,7 +11,7 @@ from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption
 
 if TYPE_CHECKING:
     from cosyvoice_cpu.frontend.speakers import Speaker
-    from cosyvoice_cpu.runtime.stages import BundleStages
+    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 
 def cache_speaker(
@@ -63,7 +63,7 @@ def cache_speaker(
     Example: cosyvoice-cpu cache-speaker voice/ anna --audio anna.wav --transcript "What she says."
     """
     from cosyvoice_cpu.cli.text_input import check_characters
-    from cosyvoice_cpu.runtime.stages import BundleStages
+    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
     check_characters(transcript or "", "the transcript")
     _check_options(name, audio, transcript, trim, list_all, remove, import_file)
@@ -151,7 +151,7 @@ def _import(
     from cosyvoice_cpu.checkpoint.spk2info import import_spk2info
     from cosyvoice_cpu.cli.messages import print_json
     from cosyvoice_cpu.errors import BundleError
-    from cosyvoice_cpu.synthesis.bundle_voices import voice_model
+    from cosyvoice_cpu.frontend.prompt_spec import voice_model
 
     tokenizer = stages.tokenizer()
     if tokenizer is None:
@@ -202,9 +202,9 @@ def _print_list(stages: BundleStages, speakers: Path | None, json: bool) -> None
     from cosyvoice_cpu.cli.bundles import speaker_folders
     from cosyvoice_cpu.cli.messages import print_json
     from cosyvoice_cpu.errors import SpeakerError
+    from cosyvoice_cpu.frontend.prompt_spec import voice_model
     from cosyvoice_cpu.frontend.speaker_folders import list_speakers
     from cosyvoice_cpu.frontend.speakers import Speaker
-    from cosyvoice_cpu.synthesis.bundle_voices import voice_model
 
     rows: list[dict[str, Any]] = []
     for name, path in list_speakers(speaker_folders(stages.bundle, speakers)).items():

@@ -10,7 +10,7 @@ from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
     from cosyvoice_cpu.evaluation.doctor import Finding
-    from cosyvoice_cpu.evaluation.machine import Machine
+    from cosyvoice_cpu.system.machine import Machine
 
 
 def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
@@ -20,12 +20,12 @@ def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
     """
     from cosyvoice_cpu.checkpoint.synthetic import FULL
     from cosyvoice_cpu.cli.messages import note, print_json
-    from cosyvoice_cpu.evaluation.ceilings import measure_ceilings
+    from cosyvoice_cpu.evaluation.bench.peak_throughput import measure_ceilings
+    from cosyvoice_cpu.evaluation.bench.predict import RECIPES, predict
+    from cosyvoice_cpu.evaluation.bench.workload import Workload
     from cosyvoice_cpu.evaluation.doctor import examine
-    from cosyvoice_cpu.evaluation.machine import describe_machine, gigabytes
-    from cosyvoice_cpu.evaluation.predict import RECIPES, predict
-    from cosyvoice_cpu.evaluation.workload import Workload
-    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.system.machine import describe_machine, gigabytes
+    from cosyvoice_cpu.system.threads import resolve_threads
 
     count = resolve_threads(threads)
     machine, workload = describe_machine(), Workload()
@@ -63,7 +63,7 @@ def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
 
 
 def _print_machine(machine: Machine) -> None:
-    from cosyvoice_cpu.evaluation.machine import gigabytes
+    from cosyvoice_cpu.system.machine import gigabytes
 
     sets = machine.instruction_sets or {}
     have = " ".join(name for name, there in sets.items() if there) or "not listed"

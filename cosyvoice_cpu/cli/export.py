@@ -71,7 +71,7 @@ def export(
     from cosyvoice_cpu.cli.messages import progress_bar
     from cosyvoice_cpu.cli.sizes import component_bytes, component_table, megabytes
     from cosyvoice_cpu.export.exporter import export_checkpoint
-    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.system.threads import resolve_threads
 
     with progress_bar() as progress:
         manifest = export_checkpoint(

@@ -10,7 +10,7 @@ import typer
 from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from cosyvoice_cpu.evaluation.profile import GraphTime
+    from cosyvoice_cpu.evaluation.bench.profile import GraphTime
 
 
 def profile(
@@ -28,9 +28,9 @@ def profile(
     Example: cosyvoice-cpu profile voice/
     """
     from cosyvoice_cpu.cli.messages import print_json
-    from cosyvoice_cpu.evaluation.profile import as_json, profile_bundle
-    from cosyvoice_cpu.evaluation.workload import Workload
-    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.evaluation.bench.profile import as_json, profile_bundle
+    from cosyvoice_cpu.evaluation.bench.workload import Workload
+    from cosyvoice_cpu.system.threads import resolve_threads
 
     workload, count = Workload(seconds, prompt_seconds), resolve_threads(threads)
     times = profile_bundle(bundle, workload, count)

@@ -8,7 +8,7 @@ import typer
 
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.quality.checking import QualityReport
-from cosyvoice_cpu.evaluation.quality.floors import Verdict
+from cosyvoice_cpu.evaluation.quality.thresholds import Verdict
 
 
 def require_quality(quality: bool, *options: tuple[str, object]) -> None:

@@ -70,7 +70,7 @@ def quantize(
 
     from cosyvoice_cpu.cli.messages import note, print_json, progress_bar, warn
     from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
-    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.system.threads import resolve_threads
 
     if sensitivity:
         from cosyvoice_cpu.quantization.sensitivity_tables import to_markdown, write_sensitivity

@@ -14,7 +14,7 @@ from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption, ThreadsOption,
 
 if TYPE_CHECKING:
     from cosyvoice_cpu.frontend.speakers import Speaker
-    from cosyvoice_cpu.runtime.stages import BundleStages
+    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.audio import Audio
 
 STDOUT = Path("-")
@@ -90,10 +90,10 @@ def synth(
     from cosyvoice_cpu.cli.bundles import chosen_bundle
     from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
     from cosyvoice_cpu.cli.text_input import check_characters, text_to_speak
-    from cosyvoice_cpu.evaluation.memory import own_peak_mb
-    from cosyvoice_cpu.runtime.stages import BundleStages
-    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
+    from cosyvoice_cpu.system.memory import own_peak_mb
+    from cosyvoice_cpu.system.threads import resolve_threads
 
     _check_options(output, json, speaker, audio, transcript)
     words = text_to_speak(text, text_file)
@@ -197,8 +197,8 @@ def _voice(
     """The speaker of that name, or of the clip, or the first one there is."""
     from cosyvoice_cpu.cli.bundles import speaker_folders
     from cosyvoice_cpu.cli.messages import note, warn
+    from cosyvoice_cpu.frontend.prompt_spec import voice_model
     from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
-    from cosyvoice_cpu.synthesis.bundle_voices import voice_model
     from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 
     if audio is not None:

@@ -20,8 +20,8 @@ def tune(
     Example: cosyvoice-cpu tune voice/
     """
     from cosyvoice_cpu.cli.messages import note, print_json
-    from cosyvoice_cpu.evaluation.tune import thread_candidates, tune_threads
-    from cosyvoice_cpu.runtime.threads import THREADS_VARIABLE, default_threads, usable_cpus
+    from cosyvoice_cpu.evaluation.bench.tune import thread_candidates, tune_threads
+    from cosyvoice_cpu.system.threads import THREADS_VARIABLE, default_threads, usable_cpus
 
     default = default_threads()
     numbers = thread_candidates(len(usable_cpus()), default)

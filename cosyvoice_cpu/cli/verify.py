@@ -10,7 +10,7 @@ import typer
 from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from cosyvoice_cpu.evaluation.verify import Check, Verification
+    from cosyvoice_cpu.evaluation.parity.verify import Check, Verification
 
 
 def verify(
@@ -63,10 +63,10 @@ def verify(
         write_quality,
     )
     from cosyvoice_cpu.errors import BundleError
+    from cosyvoice_cpu.evaluation.parity.verify import verify_bundle
     from cosyvoice_cpu.evaluation.quality.checking import DEFAULT_ITEMS, check_quality
     from cosyvoice_cpu.evaluation.quality.formats import to_json
-    from cosyvoice_cpu.evaluation.verify import verify_bundle
-    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.system.threads import resolve_threads
 
     given = {"--items": items, "--draws": draws, "--output": output, "--pictures": pictures}
     require_quality(quality, *given.items())

@@ -16,11 +16,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cosyvoice_cpu import __version__
+from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.bundle.atomic import folder_lock, output_error, partial_name
-from cosyvoice_cpu.bundle.leftovers import clean_up_after_the_dead
 from cosyvoice_cpu.bundle.reader import open_bundle
-from cosyvoice_cpu.bundle.remembered import cache_folder
+from cosyvoice_cpu.bundle.stale_files import clean_up_after_the_dead
+from cosyvoice_cpu.bundle.verification_cache import cache_folder
 from cosyvoice_cpu.errors import BundleError, MissingExtraError
 
 VOICE = Path(__file__).parent / "voice"
@@ -62,9 +62,9 @@ def demo_bundle(progress: Progress | None = None, tell: Tell | None = None) -> P
 def _make(bundle: Path, progress: Progress) -> None:
     from cosyvoice_cpu.export.exporter import export_checkpoint
     from cosyvoice_cpu.frontend.speaker_folders import add_speaker
-    from cosyvoice_cpu.runtime.stages import BundleStages
-    from cosyvoice_cpu.runtime.threads import resolve_threads
+    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
+    from cosyvoice_cpu.system.threads import resolve_threads
 
     try:
         export_checkpoint(

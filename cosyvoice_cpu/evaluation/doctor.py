@@ -12,10 +12,10 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from cosyvoice_cpu.evaluation.ceilings import Ceilings
-from cosyvoice_cpu.evaluation.machine import Machine, gigabytes
-from cosyvoice_cpu.evaluation.predict import Prediction
-from cosyvoice_cpu.runtime.threads import THREADS_VARIABLE
+from cosyvoice_cpu.evaluation.bench.peak_throughput import Ceilings
+from cosyvoice_cpu.evaluation.bench.predict import Prediction
+from cosyvoice_cpu.system.machine import Machine, gigabytes
+from cosyvoice_cpu.system.threads import THREADS_VARIABLE
 
 Level = Literal["problem", "slow", "note"]
 

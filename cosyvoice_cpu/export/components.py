@@ -11,6 +11,8 @@ from pathlib import Path
 from cosyvoice_cpu.bundle.manifest import ComponentName, Shapes
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint
+from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES
+from cosyvoice_cpu.decoding.solver import solver_times
 from cosyvoice_cpu.export.f0 import build_excitation, build_f0_predictor, f0_weights
 from cosyvoice_cpu.export.flow_encoder import build_flow_encoder, flow_encoder_weights
 from cosyvoice_cpu.export.flow_estimator import build_flow_estimator, flow_estimator_weights
@@ -28,14 +30,12 @@ from cosyvoice_cpu.export.parity import (
 from cosyvoice_cpu.export.speech_lm import build_speech_lm, speech_lm_weights
 from cosyvoice_cpu.export.vocoder import build_vocoder, vocoder_weights
 from cosyvoice_cpu.export.weights import write_weights
-from cosyvoice_cpu.networks.flow_encoder import FlowEncoder
-from cosyvoice_cpu.networks.flow_estimator import FlowEstimator
-from cosyvoice_cpu.networks.speech_lm import SpeechLM
-from cosyvoice_cpu.networks.vocoder import Vocoder
+from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
+from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
+from cosyvoice_cpu.networks.reference.speech_lm import SpeechLM
+from cosyvoice_cpu.networks.reference.vocoder import Vocoder
 from cosyvoice_cpu.runtime.flow import HALF_STORAGE, graph_file
 from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, ladder_sizes
-from cosyvoice_cpu.synthesis.noise import FLOW_NOISE_FRAMES
-from cosyvoice_cpu.synthesis.solver import solver_times
 
 WEIGHTS = "weights.safetensors"
 Progress = Callable[[str, float], None]

@@ -19,8 +19,8 @@ from cosyvoice_cpu.bundle.manifest import (
 )
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint, open_checkpoint
+from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES, harmonic_noise_skip
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
-from cosyvoice_cpu.synthesis.noise import FLOW_NOISE_FRAMES, harmonic_noise_skip
 
 DEFAULT_MAX_SECONDS = 60.0  # the longest prompt (30 s) and half a minute of speech
 _MIN_SECONDS = 2.0

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
 from cosyvoice_cpu.export.graph import GraphBuilder
 from cosyvoice_cpu.export.weights import StoredWeight, Weight, tensor_weight
-from cosyvoice_cpu.networks.f0_predictor import LOOKAHEAD_FRAMES
-from cosyvoice_cpu.networks.vocoder import Vocoder
+from cosyvoice_cpu.networks.reference.f0_predictor import LOOKAHEAD_FRAMES
+from cosyvoice_cpu.networks.reference.vocoder import Vocoder
 
 
 def f0_weights(network: Vocoder) -> dict[str, Weight]:

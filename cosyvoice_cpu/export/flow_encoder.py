@@ -10,7 +10,7 @@ import numpy as np
 from cosyvoice_cpu.checkpoint.config import FlowConfig
 from cosyvoice_cpu.export.graph import GraphBuilder
 from cosyvoice_cpu.export.weights import StoredWeight, Weight, tensor_weight
-from cosyvoice_cpu.networks.flow_encoder import FlowEncoder
+from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
 
 _LOOKAHEAD_SLOPE = 0.01
 _MIN_NORM = 1e-12

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.checkpoint.config import EstimatorConfig
 from cosyvoice_cpu.export.graph import MICROSOFT, Dim, GraphBuilder
 from cosyvoice_cpu.export.weights import StoredWeight, Weight, joined_weight, tensor_weight
-from cosyvoice_cpu.networks.flow_estimator import Block, FlowEstimator, rotary_table
+from cosyvoice_cpu.networks.reference.flow_estimator import Block, FlowEstimator, rotary_table
 
 GUIDANCE_BATCH = 2  # row 0 conditioned, row 1 not
 _NORM_EPS = 1e-6

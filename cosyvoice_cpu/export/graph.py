@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from cosyvoice_cpu import __version__
+from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.export.weights import StoredWeight
 
 OPSET = 20  # understood by every ONNX Runtime from 1.17

@@ -16,15 +16,14 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.errors import ParityError
-from cosyvoice_cpu.networks.flow_encoder import FlowEncoder
-from cosyvoice_cpu.networks.flow_estimator import FlowEstimator
-from cosyvoice_cpu.networks.speech_lm import KVCache, SpeechLM
-from cosyvoice_cpu.networks.vocoder import Vocoder
+from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
+from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
+from cosyvoice_cpu.networks.reference.speech_lm import KVCache, SpeechLM
+from cosyvoice_cpu.networks.reference.vocoder import Vocoder
 from cosyvoice_cpu.runtime.sessions import open_session
-
-Floats = NDArray[np.float32]
 
 # What float32 rounding may cost (design, Tolerances); stored halves are 11 bits.
 FLOAT32_LIMITS = {

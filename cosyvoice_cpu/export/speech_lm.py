@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.checkpoint.config import SpeechLMConfig
 from cosyvoice_cpu.export.graph import MICROSOFT, Dim, GraphBuilder
 from cosyvoice_cpu.export.weights import StoredWeight, Weight, joined_weight, tensor_weight
-from cosyvoice_cpu.networks.speech_lm import DecoderLayer, SpeechLM
+from cosyvoice_cpu.networks.reference.speech_lm import DecoderLayer, SpeechLM
 
 # Speech tokens of a minute, their prompt and a long text; 2 x 64 floats for each position.
 MAX_POSITIONS = 8192

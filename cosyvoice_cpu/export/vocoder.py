@@ -15,20 +15,18 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
 from cosyvoice_cpu.export.graph import Dim, GraphBuilder
 from cosyvoice_cpu.export.weights import StoredWeight, Weight, tensor_weight
-from cosyvoice_cpu.networks.vocoder import ResBlock, Vocoder
+from cosyvoice_cpu.networks.reference.vocoder import ResBlock, Vocoder
 
 _FINAL_SLOPE = 0.01
 _MAGNITUDE_LIMIT = 100.0
 _SNAKE_EPS = 1e-9
 _FLOAT = 1
-
-Floats = NDArray[np.float32]
 
 
 def vocoder_weights(network: Vocoder) -> dict[str, Weight]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import AudioError
 from cosyvoice_cpu.frontend.resampling import HIGHEST_RATE
-from cosyvoice_cpu.frontend.samples import Floats
 
 if TYPE_CHECKING:
     import soundfile

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import AudioError
-from cosyvoice_cpu.frontend.samples import Floats, as_mono
+from cosyvoice_cpu.frontend.pcm import as_mono
 
 SHORTEST_GOOD, LONGEST_GOOD = 3.0, 10.0  # seconds
 LEAST_SPEECH = 0.5  # seconds, below it there is nothing to clone

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosyvoice_cpu.frontend.samples import Doubles, Floats, as_mono, frames, require_samples
+from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.frontend.pcm import Doubles, as_mono, frames, require_samples
 
 RATE = 16_000  # Hz
 WINDOW = 400  # 25 ms

@@ -12,14 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosyvoice_cpu.frontend.samples import (
-    Doubles,
-    Floats,
-    as_mono,
-    frames,
-    periodic_hann,
-    require_samples,
-)
+from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.frontend.pcm import Doubles, as_mono, frames, periodic_hann, require_samples
 
 FLOW_RATE = 24_000  # Hz
 WHISPER_RATE = 16_000  # Hz

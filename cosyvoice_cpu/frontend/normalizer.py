@@ -12,8 +12,8 @@ from functools import lru_cache
 from typing import Protocol
 
 from cosyvoice_cpu.errors import MissingExtraError
-from cosyvoice_cpu.frontend.scripts import HAN_OR_KANA, MARK, has_speech
 from cosyvoice_cpu.frontend.sentence_ends import find_sentences
+from cosyvoice_cpu.frontend.writing_systems import HAN_OR_KANA, MARK, has_speech
 
 LANGUAGES = ("zh", "en")
 

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import AudioError, TextError
 from cosyvoice_cpu.frontend.clip import LONGEST_PROMPT, LOWEST_RATE
 from cosyvoice_cpu.frontend.clip_quality import ClipReport, judge_clip
 from cosyvoice_cpu.frontend.fbank import kaldi_fbank
 from cosyvoice_cpu.frontend.mel import WHISPER_RATE, flow_mel, whisper_log_mel
-from cosyvoice_cpu.frontend.models import FrontEndModels
+from cosyvoice_cpu.frontend.onnx_models import FrontEndModels
+from cosyvoice_cpu.frontend.pcm import as_mono
 from cosyvoice_cpu.frontend.resampling import resample
-from cosyvoice_cpu.frontend.samples import Floats, as_mono
 from cosyvoice_cpu.frontend.speakers import Speaker, VoiceModel, check_name, require_fit
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import AudioError
-from cosyvoice_cpu.frontend.samples import Floats, as_mono
+from cosyvoice_cpu.frontend.pcm import as_mono
 
 ZERO_CROSSINGS = 6
 ROLLOFF = 0.99

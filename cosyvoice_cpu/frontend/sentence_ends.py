@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from cosyvoice_cpu.frontend import scripts
+from cosyvoice_cpu.frontend import writing_systems
 from cosyvoice_cpu.frontend.abbreviations import ends_in_abbreviation
 
 _CANDIDATE = re.compile(
-    rf"(?P<unbroken>{scripts.UNBROKEN.pattern})"
-    rf"|(?P<stop>[{''.join(sorted(scripts.STOPS))}])"
+    rf"(?P<unbroken>{writing_systems.UNBROKEN.pattern})"
+    rf"|(?P<stop>[{''.join(sorted(writing_systems.STOPS))}])"
     r"|(?P<paragraph>\n[^\S\n]*\n\s*)"
 )
-_QUOTES = scripts.DOUBLE_QUOTES | scripts.EITHER_QUOTES | {"”", "’"}
+_QUOTES = writing_systems.DOUBLE_QUOTES | writing_systems.EITHER_QUOTES | {"”", "’"}
 
 
 def find_sentences(text: str) -> Iterator[str]:
@@ -29,9 +29,9 @@ def find_sentences(text: str) -> Iterator[str]:
             continue
         if found["stop"]:
             stop = found.start()
-            quotes_seen += sum(text.count(q, counted, stop) for q in scripts.DOUBLE_QUOTES)
+            quotes_seen += sum(text.count(q, counted, stop) for q in writing_systems.DOUBLE_QUOTES)
             position = _end_of_stop(text, stop, quotes_seen % 2 == 1)
-            quotes_seen += sum(text.count(q, stop, position) for q in scripts.DOUBLE_QUOTES)
+            quotes_seen += sum(text.count(q, stop, position) for q in writing_systems.DOUBLE_QUOTES)
             counted = position
             if not _ends_sentence(text, start, stop, position):
                 continue
@@ -48,13 +48,13 @@ def _end_of_stop(text: str, stop: int, quoted: bool) -> int:
     end = stop + 1
     while end < len(text):
         character, following = text[end], text[end + 1 : end + 2]
-        if character in scripts.STOPS or character in scripts.CLOSERS:
+        if character in writing_systems.STOPS or character in writing_systems.CLOSERS:
             end += 1
-        elif character in scripts.DOUBLE_QUOTES and (quoted or not following.isalnum()):
+        elif character in writing_systems.DOUBLE_QUOTES and (quoted or not following.isalnum()):
             end += 1
             quoted = False
-        elif character in scripts.EITHER_QUOTES and (
-            not following or following.isspace() or following in scripts.CLOSERS
+        elif character in writing_systems.EITHER_QUOTES and (
+            not following or following.isspace() or following in writing_systems.CLOSERS
         ):
             end += 1
         elif character.isspace() and (
@@ -69,10 +69,10 @@ def _end_of_stop(text: str, stop: int, quoted: bool) -> int:
 def _ends_sentence(text: str, start: int, stop: int, end: int) -> bool:
     """Whether the stop text[stop:end], of a sentence that began at `start`, ends it."""
     run = text[stop:end]
-    if any(mark in scripts.WIDE_STOPS for mark in run):
+    if any(mark in writing_systems.WIDE_STOPS for mark in run):
         between_digits = text[stop - 1 : stop].isdigit() and text[end : end + 1].isdigit()
         return not (run == "：" and between_digits)  # 12：30
-    if not scripts.may_follow_a_stop(text, end):
+    if not writing_systems.may_follow_a_stop(text, end):
         return False
     ahead = text[end : end + 3].lstrip()[:1]  # runs of blanks are two characters at most
     if run[-1] in _QUOTES and ahead.islower():  # "Stop!" he cried

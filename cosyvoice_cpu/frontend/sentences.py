@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from cosyvoice_cpu.frontend import scripts
+from cosyvoice_cpu.frontend import writing_systems
 from cosyvoice_cpu.frontend.sentence_ends import find_sentences
 
 LONGEST = 120  # units in a piece
@@ -82,26 +82,26 @@ class _Atom:
 
 def _fit(sentence: str, count_tokens: CountTokens, limits: _Limits) -> Iterator[_Atom]:
     """`sentence` as one atom, or its parts if it is too long to stay whole."""
-    units_of = len if scripts.counts_in_characters(sentence) else count_tokens
+    units_of = len if writing_systems.counts_in_characters(sentence) else count_tokens
     position = 0
     unbroken: _Spans | None = None
     while position < len(sentence):
         window = sentence[position : position + LONGEST_CHARACTERS]
         units = units_of(window)
         if position + len(window) == len(sentence) and units <= limits.sentence:
-            yield _Atom(window, units, scripts.has_speech(window))
+            yield _Atom(window, units, writing_systems.has_speech(window))
             return
         if unbroken is None:
-            unbroken = _Spans.of(sentence, scripts.UNBROKEN)
+            unbroken = _Spans.of(sentence, writing_systems.UNBROKEN)
         ideal = max(1, min(len(window) * limits.target // max(units, 1), len(window) * 7 // 8))
         if len(sentence) - position < 2 * ideal:
             ideal = max(1, (len(sentence) - position) // 2)  # two even parts, no short rest
         cut, part_units = _fitting_cut(sentence, position, ideal, unbroken, units_of, limits)
         if part_units > limits.longest:  # an address longer than a piece
-            marks = _Spans.of(sentence, scripts.MARK)
+            marks = _Spans.of(sentence, writing_systems.MARK)
             cut, part_units = _fitting_cut(sentence, position, ideal, marks, units_of, limits)
         part = sentence[position:cut]
-        yield _Atom(part, part_units, scripts.has_speech(part))
+        yield _Atom(part, part_units, writing_systems.has_speech(part))
         position = cut
 
 
@@ -144,18 +144,20 @@ def _best_cut(sentence: str, start: int, ideal: int, unbroken: _Spans) -> int:
     aim = start + ideal
     low = start + max(1, ideal // 2)
     high = min(start + max(ideal * 5 // 4, ideal + 1), len(sentence))
-    for pattern in (scripts.PAUSE, scripts.BLANK):
+    for pattern in (writing_systems.PAUSE, writing_systems.BLANK):
         ends = (found.end() for found in pattern.finditer(sentence, low - 1, high))
         places = [
             at
             for at in ends
-            if low <= at < len(sentence) and not unbroken.hold(at) and scripts.may_cut(sentence, at)
+            if low <= at < len(sentence)
+            and not unbroken.hold(at)
+            and writing_systems.may_cut(sentence, at)
         ]
         if places:
             return min(places, key=lambda at: abs(at - aim))
     near = [aim + step for distance in range(_REACH) for step in (-distance, distance)]
     near = [at for at in near if start < at < len(sentence) and not unbroken.hold(at)]
-    whole = (at for at in near if scripts.may_cut(sentence, at))
+    whole = (at for at in near if writing_systems.may_cut(sentence, at))
     return next(whole, near[0] if near else min(aim, len(sentence)))
 
 
@@ -200,6 +202,6 @@ def _few_blanks(blanks: re.Match[str]) -> str:
 def _blank_or_nothing(line_break: re.Match[str]) -> str:
     text, before, after = line_break.string, line_break.start() - 1, line_break.end()
     inside = before >= 0 and after < len(text)
-    if inside and all(scripts.HAN_OR_KANA.match(text, index) for index in (before, after)):
+    if inside and all(writing_systems.HAN_OR_KANA.match(text, index) for index in (before, after)):
         return ""
     return " "

@@ -18,10 +18,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from cosyvoice_cpu import __version__
+from cosyvoice_cpu._version import __version__
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.errors import SpeakerError
-from cosyvoice_cpu.frontend.samples import Floats
 
 FORMAT: Final = "cosyvoice-cpu-speaker"
 FORMAT_VERSION: Final = "1"

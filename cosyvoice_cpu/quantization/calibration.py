@@ -16,11 +16,11 @@ import msgspec
 
 import cosyvoice_cpu
 from cosyvoice_cpu.errors import AudioError, TextError, UsageError
-from cosyvoice_cpu.evaluation.parity_items import Item, random_items
 from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.prepare import prepare_speaker
-from cosyvoice_cpu.runtime.stages import BundleStages
-from cosyvoice_cpu.synthesis.bundle_voices import mel_settings, voice_model
+from cosyvoice_cpu.frontend.prompt_spec import mel_settings, voice_model
+from cosyvoice_cpu.requests import Item, random_items
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 PAIRS = "pairs.jsonl"
 _AUDIO = (".wav", ".flac", ".ogg", ".mp3")

@@ -24,12 +24,12 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from cosyvoice_cpu import __version__
+from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.bundle.manifest import Manifest, dump_manifest
-from cosyvoice_cpu.bundle.remembered import cache_folder
+from cosyvoice_cpu.bundle.verification_cache import cache_folder
 from cosyvoice_cpu.errors import OutputError
-from cosyvoice_cpu.evaluation.parity_items import Item
+from cosyvoice_cpu.requests import Item
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[np.generic]]

@@ -25,11 +25,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.rewrite import WEIGHT
-
-Floats = NDArray[np.float32]
 
 _MODULATIONS = 6  # rows of a block in the table: shift, scale, gate; shift, scale, gate
 

@@ -14,19 +14,19 @@ from functools import partial
 from cosyvoice_cpu.bundle.manifest import QualityResult
 from cosyvoice_cpu.evaluation.quality.checking import ears_for, setting_of
 from cosyvoice_cpu.evaluation.quality.comparison import compare
-from cosyvoice_cpu.evaluation.quality.floors import SPEAKS
+from cosyvoice_cpu.evaluation.quality.estimators import Ears
 from cosyvoice_cpu.evaluation.quality.intervals import Interval, bootstrap_interval
-from cosyvoice_cpu.evaluation.quality.listening import Ears
 from cosyvoice_cpu.evaluation.quality.measures import named
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence, first_sentences
-from cosyvoice_cpu.evaluation.quality.sides import Setting, Side
 from cosyvoice_cpu.evaluation.quality.speakers import BundleEncoder
+from cosyvoice_cpu.evaluation.quality.systems import Setting, Side
 from cosyvoice_cpu.evaluation.quality.table import ItemResult
+from cosyvoice_cpu.evaluation.quality.thresholds import SPEAKS
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 from cosyvoice_cpu.quantization.findings import Findings
 from cosyvoice_cpu.quantization.gate import quality_result
 from cosyvoice_cpu.quantization.recipe import SpeechLimits
-from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 _SAMPLE = 3  # sentences that show whether the float32 voice can be understood
 _MEASURES = named(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.quantization.integers import (
     NIBBLE_ZERO,
     UNSIGNED_ZERO,
@@ -14,8 +15,6 @@ from cosyvoice_cpu.quantization.integers import (
     quantize_nibbles_from_zero,
 )
 from cosyvoice_cpu.quantization.kernels import Form
-
-Floats = NDArray[np.float32]
 
 _STEPS = 255  # of uint8
 _LARGEST = 127

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from cosyvoice_cpu.arrays import Floats
 
 _LARGEST = 127
 UNSIGNED_ZERO = 128  # MatMulNBits reads unsigned integers and takes this for zero

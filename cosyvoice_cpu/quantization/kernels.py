@@ -18,6 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.export.graph import MICROSOFT
 from cosyvoice_cpu.export.weights import Weight
@@ -36,8 +37,6 @@ KernelName = Literal["dynamic-int8", "weight-only-int8", "weight-only-int4", "st
 KERNEL_NAMES: tuple[KernelName, ...] = get_args(KernelName)
 SCALE = ".scale"  # suffix of the scales' name, behind the weight's
 ZERO = ".zero"  # of the zero points'
-
-Floats = NDArray[np.float32]
 
 
 class Form(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

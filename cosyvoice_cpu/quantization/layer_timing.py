@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.export.graph import IR_VERSION, MICROSOFT, OPSET
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.component import ComponentPlan
 from cosyvoice_cpu.quantization.kernels import KERNELS, Form
 from cosyvoice_cpu.quantization.rewrite import WEIGHT
 from cosyvoice_cpu.quantization.timing import alternating_ratio
+from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.sessions import open_session
 
 _GUIDED = 2  # the flow's two halves are rows of one product

@@ -13,13 +13,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.quantization.players import Player, graph_for
 from cosyvoice_cpu.quantization.rewrite import WEIGHT, layers_of
-from cosyvoice_cpu.runtime.stages import BundleStages
-
-Floats = NDArray[np.float32]
+from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 _ROWS = {"speech_lm": 64}  # drawn of a call
 _ROWS_OF_A_STEP = 8  # the flow has ten calls for an item

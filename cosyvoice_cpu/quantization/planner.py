@@ -9,7 +9,6 @@ from pathlib import Path
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle
-from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.quantization.calibration import calibration_items, split_items
 from cosyvoice_cpu.quantization.component import ComponentPlan, plan_component
 from cosyvoice_cpu.quantization.findings import Arrays, Findings, digest_of, item_digest
@@ -19,7 +18,8 @@ from cosyvoice_cpu.quantization.players import graph_for
 from cosyvoice_cpu.quantization.ranges import calibration_for
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe
 from cosyvoice_cpu.quantization.smooth import find_smoothing
-from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 Progress = Callable[[str, float], None]
 """(what is under way, share of it that is done, 0..1)."""

@@ -17,18 +17,18 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle
-from cosyvoice_cpu.evaluation.parity_items import Item
+from cosyvoice_cpu.decoding.noise import flow_noise
+from cosyvoice_cpu.decoding.solver import solve
 from cosyvoice_cpu.quantization.in_memory import open_model
+from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.flow import graph_file
 from cosyvoice_cpu.runtime.ladder import size_for
 from cosyvoice_cpu.runtime.speech_lm import SpeechLMEngine
-from cosyvoice_cpu.runtime.stages import BundleStages
-from cosyvoice_cpu.synthesis.noise import flow_noise
-from cosyvoice_cpu.synthesis.solver import solve
 
-Floats = NDArray[np.float32]
 Arrays = dict[str, NDArray[Any]]
 Alter = Callable[[onnx.ModelProto], None]
 

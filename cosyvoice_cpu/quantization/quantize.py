@@ -36,7 +36,7 @@ from cosyvoice_cpu.quantization.search import (
     pooled,
 )
 from cosyvoice_cpu.quantization.workshop import Workshop
-from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 _SMALLEST_FREE_BYTES = 40_000_000  # on the output's disk, above what the weights take
 

@@ -8,7 +8,6 @@ import msgspec
 import numpy as np
 
 from cosyvoice_cpu.bundle.reader import Bundle
-from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.quantization.component import ComponentPlan
 from cosyvoice_cpu.quantization.findings import Arrays, Findings, digest_of, item_digest
 from cosyvoice_cpu.quantization.kernels import KERNELS
@@ -18,6 +17,7 @@ from cosyvoice_cpu.quantization.parameters import (
     LayerParameters,
     calibration_text,
 )
+from cosyvoice_cpu.requests import Item
 
 _REPORT = "report"  # beside the weight scales, which are named as the layers
 

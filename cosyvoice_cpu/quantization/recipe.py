@@ -17,7 +17,7 @@ from msgspec import Meta, field
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.evaluation.parity import GATE_MEASURES
+from cosyvoice_cpu.evaluation.parity.outputs import GATE_MEASURES
 from cosyvoice_cpu.quantization.kernels import KERNELS, Form, TableFormat
 from cosyvoice_cpu.quantization.parameters import ObserverName
 

@@ -15,8 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.evaluation.parity_items import Item
-from cosyvoice_cpu.evaluation.parity_measures import MOST_DB, sqnr_db
+from cosyvoice_cpu.evaluation.parity.measures import MOST_DB, sqnr_db
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.component import WEIGHTS, ComponentPlan
 from cosyvoice_cpu.quantization.findings import Findings, digest_of, item_digest
@@ -24,7 +23,8 @@ from cosyvoice_cpu.quantization.kernels import KERNELS
 from cosyvoice_cpu.quantization.players import Call, Player
 from cosyvoice_cpu.quantization.rewrite import WEIGHT
 from cosyvoice_cpu.quantization.stored import read_weights
-from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 PLAYED: tuple[ComponentName, ...] = ("speech_lm", "flow_estimator")
 _PROBED = (0, 4, 9)  # first, middle and last of the flow's steps; the speech LM has one call

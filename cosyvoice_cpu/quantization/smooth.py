@@ -14,16 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.folds import Fold, Smoothing
 from cosyvoice_cpu.quantization.imitation import imitated_product
 from cosyvoice_cpu.quantization.kernels import Form
 from cosyvoice_cpu.quantization.observe import Observed
 from cosyvoice_cpu.quantization.rewrite import WEIGHT
-
-Floats = NDArray[np.float32]
 
 SEARCHED = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)  # strengths; 0 leaves a layer as it is
 _COLUMNS = 384  # of a weight that the error is estimated on

@@ -18,12 +18,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.export.graph import MICROSOFT
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.integers import quantize_by
 from cosyvoice_cpu.quantization.parameters import LayerParameters
-
-Floats = NDArray[np.float32]
 
 SCALE = ".scale"
 INPUT_SCALE = ".input_scale"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.evaluation.parity_items import Item
-from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 _TOKENS = 12  # decoded per round
 _ROUNDS, _FEWEST_ROUNDS = 7, 3

@@ -9,8 +9,7 @@ from functools import cached_property, partial
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import MissingExtraError
-from cosyvoice_cpu.evaluation.parity import Outputs
-from cosyvoice_cpu.evaluation.parity_items import Item
+from cosyvoice_cpu.evaluation.parity.outputs import Outputs
 from cosyvoice_cpu.quantization.component import (
     ComponentPlan,
     component_folder,
@@ -25,7 +24,8 @@ from cosyvoice_cpu.quantization.search import Attempt, Candidate
 from cosyvoice_cpu.quantization.sensitivity import PLAYED, measure_sensitivity, worst_layers
 from cosyvoice_cpu.quantization.timing import speedup_of
 from cosyvoice_cpu.quantization.trial import trial_bundle
-from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 _MARGIN_DB = 1.0  # that putting layers back is to bring beyond the limit: sums are estimates
 _FEW = 0.25  # of the layers; a candidate that needs more is the wrong one

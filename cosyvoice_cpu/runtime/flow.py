@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Component
 from cosyvoice_cpu.bundle.reader import Bundle
+from cosyvoice_cpu.decoding.solver import solver_times
 from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.runtime.ladder import size_for
 from cosyvoice_cpu.runtime.sessions import SessionLadder, holds_integers, open_session
-from cosyvoice_cpu.synthesis.solver import solver_times
-
-Floats = NDArray[np.float32]
 
 HALF_STORAGE = "float16-storage"
 _BATCH = 2  # the guided pair that the graphs are made for

@@ -9,13 +9,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import SpeechIds
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.errors import SynthesisError, TextError
+from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
 from cosyvoice_cpu.runtime.sessions import holds_integers, open_session
-from cosyvoice_cpu.runtime.tables import EmbeddingTable
-
-Floats = NDArray[np.float32]
 
 _FIRST_CAPACITY = 512  # positions; a sentence of 10 s with its prompt
 

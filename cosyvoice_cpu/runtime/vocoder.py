@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.reader import Bundle
+from cosyvoice_cpu.decoding.noise import harmonic_noise
 from cosyvoice_cpu.errors import SynthesisError
 from cosyvoice_cpu.runtime.flow import HALF_STORAGE, graph_file
 from cosyvoice_cpu.runtime.ladder import size_for
 from cosyvoice_cpu.runtime.sessions import SessionLadder, open_session
-from cosyvoice_cpu.synthesis.noise import harmonic_noise
-
-Floats = NDArray[np.float32]
 
 
 class VocoderEngine:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.errors import AudioError, UsageError
 from cosyvoice_cpu.synthesis.report import Report
-
-Floats = NDArray[np.float32]
 
 _ENCODINGS = {  # format: libsndfile's container and sample encoding
     "wav": ("WAV", "PCM_16"),

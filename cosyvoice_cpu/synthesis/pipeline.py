@@ -17,22 +17,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.decoding.length_guard import DEFAULT_RETRIES
+from cosyvoice_cpu.decoding.silence import shorten_silence
 from cosyvoice_cpu.errors import SynthesisError, TextError
-from cosyvoice_cpu.frontend import scripts
+from cosyvoice_cpu.frontend import writing_systems
 from cosyvoice_cpu.frontend.sentences import LONGEST, split_sentences
-from cosyvoice_cpu.stages import Stages
-from cosyvoice_cpu.synthesis.attempts import Speech, make_speech
+from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.audio import Audio
+from cosyvoice_cpu.synthesis.postprocessing import change_speed, fade_edges
 from cosyvoice_cpu.synthesis.prompts import Prompt
 from cosyvoice_cpu.synthesis.report import Progress, Report, StageClock
+from cosyvoice_cpu.synthesis.retries import Speech, make_speech
 from cosyvoice_cpu.synthesis.rules import SynthesisRules
-from cosyvoice_cpu.synthesis.runaway import DEFAULT_RETRIES
-from cosyvoice_cpu.synthesis.shaping import change_speed, fade_edges
-from cosyvoice_cpu.synthesis.silence import shorten_silence
 
-Floats = NDArray[np.float32]
 Encode = Callable[[str], list[int]]
 
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ class _Piece:
     @property
     def units(self) -> int:
         """Length as `split_sentences` counts it."""
-        return len(self.text) if scripts.counts_in_characters(self.text) else len(self.ids)
+        return len(self.text) if writing_systems.counts_in_characters(self.text) else len(self.ids)
 
 
 class Pipeline:
@@ -127,7 +126,7 @@ class _Run:
             self._prompt_ids = [*system_ids, *prompt.transcript_ids]
             longest = int(self._room / EXPECTED_TOKENS_PER_UNIT)
             for piece in self._pieces(text, min(LONGEST, max(1, longest))):
-                if scripts.has_speech(piece.text):
+                if writing_systems.has_speech(piece.text):
                     self._waiting.append(piece)
                 else:
                     self._warnings.append(f"not spoken, no letter or digit: {_quote(piece.text)}")

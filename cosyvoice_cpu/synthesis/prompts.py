@@ -23,12 +23,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import SpeakerError, TextError, UsageError
 
-Floats = NDArray[np.float32]
 Mode = Literal["zero-shot", "cross-lingual", "instruct"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosyvoice_cpu.bundle.manifest import Manifest
-from cosyvoice_cpu.synthesis.decoding import DecodingRules
-from cosyvoice_cpu.synthesis.sampling import SamplingSettings
+from cosyvoice_cpu.decoding.sampling import SamplingSettings
+from cosyvoice_cpu.decoding.token_loop import DecodingRules
 
 
 @dataclass(frozen=True)

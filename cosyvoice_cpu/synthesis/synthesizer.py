@@ -14,23 +14,23 @@ from pathlib import Path
 from typing import Protocol
 
 from cosyvoice_cpu.bundle.manifest import SPEAKERS_FOLDER, Manifest
+from cosyvoice_cpu.decoding.length_guard import DEFAULT_RETRIES
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.clip_quality import best_cut
-from cosyvoice_cpu.frontend.models import FrontEndModels
 from cosyvoice_cpu.frontend.normalizer import normalize as spell_out
+from cosyvoice_cpu.frontend.onnx_models import FrontEndModels
 from cosyvoice_cpu.frontend.prepare import PreparedSpeaker, prepare_speaker
+from cosyvoice_cpu.frontend.prompt_spec import mel_settings, voice_model
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
-from cosyvoice_cpu.stages import Stages
+from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.audio import Audio, join
-from cosyvoice_cpu.synthesis.bundle_voices import mel_settings, voice_model
 from cosyvoice_cpu.synthesis.pipeline import Encode, Pipeline, Request
+from cosyvoice_cpu.synthesis.postprocessing import check_speed
 from cosyvoice_cpu.synthesis.prompts import Voice, build_prompt
 from cosyvoice_cpu.synthesis.report import Progress
 from cosyvoice_cpu.synthesis.rules import SynthesisRules, synthesis_rules
-from cosyvoice_cpu.synthesis.runaway import DEFAULT_RETRIES
-from cosyvoice_cpu.synthesis.shaping import check_speed
 
 __all__ = ["Audio", "SpeechBundle", "Synthesizer"]
 
@@ -92,8 +92,8 @@ class Synthesizer:
         `threads` None takes the physical cores at hand. `speakers` is a folder of speaker files
         that comes before the bundle's own. Raises: BundleError, ManifestError, UsageError.
         """
-        from cosyvoice_cpu.runtime.stages import BundleStages
-        from cosyvoice_cpu.runtime.threads import resolve_threads
+        from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+        from cosyvoice_cpu.system.threads import resolve_threads
 
         stages = BundleStages.load(Path(bundle), resolve_threads(threads))
         return cls.of_bundle(stages, speakers=speakers)

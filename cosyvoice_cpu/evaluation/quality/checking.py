@@ -15,28 +15,28 @@ from cosyvoice_cpu.bundle.digests import sha256_of_files
 from cosyvoice_cpu.bundle.manifest import Manifest
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
-from cosyvoice_cpu.evaluation.parity_items import random_items
+from cosyvoice_cpu.evaluation.parity.verify import speech_lm_of
 from cosyvoice_cpu.evaluation.quality.comparison import Progress, compare
-from cosyvoice_cpu.evaluation.quality.floors import (
+from cosyvoice_cpu.evaluation.quality.estimators import Ears
+from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure
+from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
+from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
+from cosyvoice_cpu.evaluation.quality.speakers import BundleEncoder, load_resemblyzer
+from cosyvoice_cpu.evaluation.quality.systems import Setting, Side
+from cosyvoice_cpu.evaluation.quality.table import QualityTable
+from cosyvoice_cpu.evaluation.quality.thresholds import (
     ALONE,
     Verdict,
     floors_against,
     judge,
     passes,
 )
-from cosyvoice_cpu.evaluation.quality.listening import Ears
-from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure
-from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
-from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
-from cosyvoice_cpu.evaluation.quality.sides import Setting, Side
-from cosyvoice_cpu.evaluation.quality.speakers import BundleEncoder, load_resemblyzer
-from cosyvoice_cpu.evaluation.quality.table import QualityTable
 from cosyvoice_cpu.evaluation.quality.words import normalized_words
-from cosyvoice_cpu.evaluation.verify import speech_lm_of
+from cosyvoice_cpu.frontend.prompt_spec import voice_model
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
-from cosyvoice_cpu.runtime.stages import BundleStages
+from cosyvoice_cpu.requests import random_items
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stages import load_reference
-from cosyvoice_cpu.synthesis.bundle_voices import voice_model
 from cosyvoice_cpu.synthesis.prompts import Prompt, build_prompt
 from cosyvoice_cpu.synthesis.rules import synthesis_rules
 

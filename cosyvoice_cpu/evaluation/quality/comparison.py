@@ -14,21 +14,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cosyvoice_cpu.evaluation.parity_measures import spectrum_difference_db, sqnr_db
-from cosyvoice_cpu.evaluation.quality.levels import loudness_lufs
-from cosyvoice_cpu.evaluation.quality.listening import Ears, Listener
+from cosyvoice_cpu.evaluation.parity.measures import spectrum_difference_db, sqnr_db
+from cosyvoice_cpu.evaluation.quality.estimators import Ears, Listener
+from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure, Of
-from cosyvoice_cpu.evaluation.quality.pictures import write_picture
 from cosyvoice_cpu.evaluation.quality.pitch import (
     f0_error_cents,
     voiced_in_both,
     voicing_agreement,
 )
+from cosyvoice_cpu.evaluation.quality.plots import write_picture
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence
-from cosyvoice_cpu.evaluation.quality.sides import (
+from cosyvoice_cpu.evaluation.quality.spectra import log_mel, log_mel_correlation, mel_error_db
+from cosyvoice_cpu.evaluation.quality.systems import (
     Setting,
     Side,
     Utterance,
@@ -38,11 +36,9 @@ from cosyvoice_cpu.evaluation.quality.sides import (
     render,
     require_finite,
 )
-from cosyvoice_cpu.evaluation.quality.spectra import log_mel, log_mel_correlation, mel_error_db
 from cosyvoice_cpu.evaluation.quality.table import ItemResult, QualityTable
 from cosyvoice_cpu.evaluation.quality.tokens import kl_divergence_nats, top1_agreement
 
-Floats = NDArray[np.float32]
 Progress = Callable[[str, float], None]
 """(what is under way, share of it that is done, 0..1)."""
 

@@ -8,9 +8,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from cosyvoice_cpu.evaluation.quality.floors import Floor, Verdict, passes
 from cosyvoice_cpu.evaluation.quality.measures import Measure, Of
 from cosyvoice_cpu.evaluation.quality.table import ItemResult, QualityTable, Row
+from cosyvoice_cpu.evaluation.quality.thresholds import Floor, Verdict, passes
 
 _SIGNS = {"at_least": ">=", "at_most": "<="}
 _RESULTS = {True: "pass", False: "FAIL", None: "not judged"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from cosyvoice_cpu.arrays import Floats
 
 LOWEST_VOICED_HZ = 10.0  # CosyVoice cosyvoice/hifigan/generator.py, `nsf_voiced_threshold`
 

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import MissingExtraError
-
-Floats = NDArray[np.float32]
 
 READ_BACK_RATE = 16_000  # Hz
 

@@ -13,13 +13,11 @@ from importlib import util
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.frontend.fbank import kaldi_fbank
-from cosyvoice_cpu.frontend.models import FrontEndModels
-
-Floats = NDArray[np.float32]
+from cosyvoice_cpu.frontend.onnx_models import FrontEndModels
 
 SHORTEST_SECONDS = 0.5  # of audio that has a voice to speak of
 _EMBEDDING_RATE = 16_000  # Hz

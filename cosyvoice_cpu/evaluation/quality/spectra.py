@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.frontend.mel import FLOW_RATE, mel_spectrogram
 from cosyvoice_cpu.frontend.resampling import resample
-
-Floats = NDArray[np.float32]
 
 DB_PER_NEPER = 20 / math.log(10)  # log-mels are natural logarithms of magnitudes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from cosyvoice_cpu.arrays import Floats
 
 
 def top1_agreement(want: Floats, got: Floats) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cosyvoice_cpu.evaluation.quality.numbers import spell_numbers
-from cosyvoice_cpu.frontend.scripts import HAN_OR_KANA
+from cosyvoice_cpu.frontend.writing_systems import HAN_OR_KANA
 
 _TITLES = {"mr": "mister", "mrs": "missus", "ms": "miss", "dr": "doctor"}
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "`": "'"})

@@ -17,12 +17,12 @@ from torch import nn
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.evaluation.parity_items import Item
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.fx.engine import NETWORKS, TorchStages, load_network
 from cosyvoice_cpu.quantization.fx.observe import METHOD, observe
 from cosyvoice_cpu.quantization.parameters import Calibration
 from cosyvoice_cpu.quantization.recipe import Activations
+from cosyvoice_cpu.requests import Item
 
 
 def calibrate(

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.export.weights import Weight
@@ -27,12 +28,10 @@ from cosyvoice_cpu.quantization.fx.layers import GraphFacts, StoredLayers
 from cosyvoice_cpu.quantization.fx.speech_lm import Past, TraceableSpeechLM
 from cosyvoice_cpu.quantization.fx.vocoder import TraceableVocoder
 from cosyvoice_cpu.quantization.stored import read_weights
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.flow import FlowEncoderEngine, FlowEstimatorEngine
 from cosyvoice_cpu.runtime.speech_lm import EmbeddingRows, LMUtterance, SpeechLMEngine
-from cosyvoice_cpu.runtime.stages import BundleStages
 from cosyvoice_cpu.runtime.vocoder import VocoderEngine
-
-Floats = NDArray[np.float32]
 
 
 class Traceable(Protocol):
@@ -69,7 +68,7 @@ def load_network(
 
 
 class TorchStages(BundleStages):
-    """Implements `cosyvoice_cpu.stages.Stages`; components without a network run as ever."""
+    """Implements `cosyvoice_cpu.stage_api.Stages`; components without a network run as ever."""
 
     def __init__(
         self, bundle: Bundle, threads: int, networks: Mapping[ComponentName, nn.Module]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosyvoice_cpu.networks.flow_estimator import attention_mask, rotate_first_head
+from cosyvoice_cpu.networks.reference.flow_estimator import attention_mask, rotate_first_head
 from cosyvoice_cpu.quantization.fx.layers import GraphFacts, StoredLayers, look_back
 
 _MODULATIONS = 6  # per block: shift, scale, gate of attention; shift, scale, gate of the MLP

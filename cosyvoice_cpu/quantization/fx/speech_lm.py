@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosyvoice_cpu.networks.speech_lm import rotate
+from cosyvoice_cpu.networks.reference.speech_lm import rotate
 from cosyvoice_cpu.quantization.fx.layers import GraphFacts, StoredLayers
 
 

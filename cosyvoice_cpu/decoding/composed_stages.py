@@ -1,0 +1,117 @@
+"""Stages that are loops over other stages: the same code for the torch reference and all engines.
+
+An engine that inherits from here differs from the reference in its networks only.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.decoding.noise import flow_noise
+from cosyvoice_cpu.decoding.solver import solve
+from cosyvoice_cpu.decoding.token_loop import DecodingRules, generate
+from cosyvoice_cpu.stage_api import FlowCondition, SpeechLMSession
+
+
+class ComposedStages(ABC):
+    """`generate_speech_tokens` and `tokens_to_mel` of `cosyvoice_cpu.stage_api.Stages`."""
+
+    def __init__(self, rules: DecodingRules, cfg_rate: float) -> None:
+        self._rules = rules
+        self._cfg_rate = cfg_rate
+
+    @abstractmethod
+    def speech_lm_session(self) -> SpeechLMSession:
+        """An empty KV cache, for a caller that decodes token by token."""
+
+    @abstractmethod
+    def flow_condition(
+        self,
+        tokens: Sequence[int],
+        *,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        finalize: bool = True,
+        streaming: bool = False,
+    ) -> FlowCondition:
+        """Raises: SynthesisError if no frame follows the prompt's, or an id is out of range."""
+
+    @abstractmethod
+    def flow_velocity(
+        self,
+        x: Floats,
+        mask: Floats,
+        mu: Floats,
+        t: Floats,
+        speaker: Floats,
+        cond: Floats,
+        *,
+        streaming: bool = False,
+    ) -> Floats:
+        """The estimator once."""
+
+    def generate_speech_tokens(
+        self,
+        text_ids: Sequence[int],
+        *,
+        prompt_text_ids: Sequence[int] = (),
+        prompt_speech_ids: Sequence[int] = (),
+        sampler: str = "ras",
+        seed: int = 0,
+        min_tokens: int | None = None,
+        max_tokens: int | None = None,
+        original_stop_rule: bool = False,
+        embedding: Floats | None = None,
+    ) -> list[int]:
+        """The loop of `synthesis.decoding`; `embedding` is unused in generation 3."""
+        return generate(
+            self.speech_lm_session(),
+            text_ids,
+            self._rules,
+            prompt_text_ids=prompt_text_ids,
+            prompt_speech_ids=prompt_speech_ids,
+            sampler=sampler,
+            seed=seed,
+            min_tokens=min_tokens,
+            max_tokens=max_tokens,
+            original_stop_rule=original_stop_rule,
+        )
+
+    def tokens_to_mel(
+        self,
+        tokens: Sequence[int],
+        *,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        finalize: bool = True,
+        streaming: bool = False,
+        steps: int = 10,
+        noise: Floats | None = None,
+    ) -> Floats:
+        """Condition, then guided Euler steps from the fixed noise or `noise` [80, T]."""
+        condition = self.flow_condition(
+            tokens,
+            prompt_tokens=prompt_tokens,
+            prompt_mel=prompt_mel,
+            embedding=embedding,
+            finalize=finalize,
+        )
+
+        def velocity(
+            x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
+        ) -> Floats:
+            return self.flow_velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
+
+        bins, frames = condition["mu"].shape
+        mel = solve(
+            velocity,
+            flow_noise(frames, bins) if noise is None else noise,
+            **condition,
+            cfg_rate=self._cfg_rate,
+            steps=steps,
+        )
+        return mel[:, len(prompt_mel) :]

@@ -1,0 +1,1 @@
+"""Speed and memory: bench, profile, tune, and what a machine can reach."""

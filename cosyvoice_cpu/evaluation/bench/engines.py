@@ -1,0 +1,131 @@
+"""What a bench row is made of: a torch checkpoint or a bundle, and how it is computed.
+
+Runs inside a worker process; only the torch variants import torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from cosyvoice_cpu.errors import CosyVoiceError
+from cosyvoice_cpu.stage_api import SpeechLMSession, Stages
+
+Kind = Literal["reference", "bundle"]
+Variant = Literal["float32", "bfloat16", "compile"]
+
+
+class UnavailableError(CosyVoiceError):
+    """This machine or installation can't compute the row; the others go on."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """One row: its name in the table, and where its networks come from."""
+
+    name: str
+    kind: Kind
+    path: str
+    variant: Variant = "float32"
+
+    def as_json(self) -> dict[str, str]:
+        """The fields, for a worker's command line."""
+        return asdict(self)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that loading may read."""
+        return sorted(path for path in Path(self.path).rglob("*") if path.is_file())
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return sum(path.stat().st_size for path in self.files)
+
+
+def bundle_specs(bundles: Sequence[Path]) -> list[EngineSpec]:
+    """A row per bundle, named after its folder, or its path where two folders share a name."""
+    names = [Path(os.path.realpath(path)).name for path in bundles]
+    return [
+        EngineSpec(name if names.count(name) == 1 else str(path), "bundle", str(path))
+        for name, path in zip(names, bundles, strict=True)
+    ]
+
+
+class _LMStages(Stages, Protocol):
+    """Stages that also decode token by token."""
+
+    def speech_lm_session(self) -> SpeechLMSession: ...
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Loaded stages, and the context in which to call them."""
+
+    stages: _LMStages
+    autocast: bool
+
+    @contextlib.contextmanager
+    def computing(self, stage: str) -> Iterator[None]:
+        """Around every call of `stage`: the vocoder has complex numbers, which have no BF16."""
+        if not self.autocast or stage == "vocoder":
+            yield
+            return
+        import torch
+
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            yield
+
+
+def load_engine(spec: EngineSpec, threads: int) -> Engine:
+    """Load a row's networks. Raises: CosyVoiceError, UnavailableError for a variant."""
+    if spec.kind == "bundle":
+        from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+
+        return Engine(BundleStages.load(Path(spec.path), threads), autocast=False)
+    from cosyvoice_cpu.networks.reference_stages import ReferenceStages
+
+    stages = ReferenceStages.load(Path(spec.path), threads=threads)
+    if spec.variant == "bfloat16":
+        _store_bfloat16(stages)
+    if spec.variant == "compile":
+        _compile(stages)
+    return Engine(stages, autocast=spec.variant == "bfloat16")
+
+
+def _store_bfloat16(stages: Any) -> None:
+    """Keep the matrices of LM and flow in BF16: autocast would convert them at every call."""
+    import torch
+    from torch import nn
+
+    for network in (stages.speech_lm, stages.flow_encoder, stages.flow_estimator):
+        for module in network.modules():
+            if isinstance(module, nn.Linear | nn.Conv1d):
+                module.to(torch.bfloat16)
+
+
+def _compile(stages: Any) -> None:
+    """Compile what repeats at one shape: the estimator's blocks and the vocoder's residual blocks.
+
+    Compiled one by one, equal blocks share their code; the LM, whose cache grows by a position per
+    token, stays eager. Raises: UnavailableError where torch finds no C++ compiler.
+    """
+    import torch
+
+    try:
+        from torch._inductor.cpp_builder import get_cpp_compiler
+
+        get_cpp_compiler()
+    except Exception as error:  # InvalidCxxCompiler, or another torch without this module
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnavailableError(
+            f"torch.compile finds no C++ compiler ({reason})", "install g++, or leave out this row"
+        ) from error
+    torch._dynamo.config.cache_size_limit = 64
+    vocoder = stages.vocoder
+    for module in (*stages.flow_estimator.blocks, *vocoder.resblocks, *vocoder.source_resblocks):
+        module.compile(dynamic=False)

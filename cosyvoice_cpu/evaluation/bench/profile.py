@@ -1,0 +1,161 @@
+"""Where the time of one request goes: per graph, and inside a graph per operator.
+
+ONNX Runtime's own profile of every kernel, of one run per graph after a warm-up; what a request
+calls more often is multiplied. The recording itself costs a few microseconds per kernel, which
+shows at the speech LM's tokens and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cosyvoice_cpu.decoding.noise import flow_noise
+from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.runtime.sessions import recorded_sessions
+
+_DECODED = 8  # tokens whose kernels are averaged
+
+
+@dataclass(frozen=True)
+class OperatorTime:
+    """All nodes of one operator in a graph."""
+
+    operator: str  # as ONNX Runtime runs it, after its own rewriting
+    nodes: int
+    seconds: float  # per call of the graph
+
+
+@dataclass(frozen=True)
+class GraphTime:
+    """One graph's part of a request."""
+
+    stage: str
+    calls: float  # per request
+    seconds: float  # per call, all kernels
+    operators: list[OperatorTime]  # the slowest first
+
+    @property
+    def seconds_per_request(self) -> float:
+        """Of all calls."""
+        return self.calls * self.seconds
+
+
+def profile_bundle(bundle: Path, workload: Workload, threads: int) -> list[GraphTime]:
+    """Kernel times of one request on a bundle, in the order of the pipeline.
+
+    Raises: BundleError, ManifestError.
+    """
+    with tempfile.TemporaryDirectory(prefix="profile-") as folder:
+        with recorded_sessions(Path(folder)) as sessions:
+            stages = BundleStages.load(bundle, threads)
+            _speak(stages, workload)
+        recorded = {path.stem: _runs(Path(session.end_profiling())) for path, session in sessions}
+    return _graph_times(recorded, workload)
+
+
+def _speak(stages: BundleStages, workload: Workload) -> None:
+    """Every graph twice, the second time as recorded; the speech LM also token by token."""
+    inputs = workload.inputs
+    frames = workload.frames
+    noise = flow_noise(frames)
+    pair = np.stack([noise, noise])  # [2, 80, T]
+    mask = np.ones((2, 1, frames), np.float32)
+    speaker = np.ones((2, noise.shape[0]), np.float32)
+    t = np.full(2, solver_times(SOLVER_STEPS)[0], np.float32)
+    mel = np.full((noise.shape[0], frames - len(inputs.prompt_mel)), -5.0, np.float32)
+    for _ in range(2):
+        session = stages.speech_lm_session()
+        session.prefill(inputs.text_ids, inputs.prompt_text_ids, inputs.prompt_tokens)
+    for token in inputs.tokens[:_DECODED]:
+        session.step(token)
+    for _ in range(2):
+        stages.flow_condition(
+            inputs.tokens,
+            prompt_tokens=inputs.prompt_tokens,
+            prompt_mel=inputs.prompt_mel,
+            embedding=inputs.embedding,
+        )
+        stages.flow_velocity(pair, mask, pair, t, speaker, pair)
+        stages.mel_to_waveform(mel)
+
+
+def _graph_times(
+    recorded: dict[str, list[list[dict[str, Any]]]], workload: Workload
+) -> list[GraphTime]:
+    """`recorded`: per graph file its runs, per run its kernels."""
+    lm = recorded["speech_lm"]
+    times = [
+        _graph_time("speech_lm prefill", 1, lm[1:2]),
+        _graph_time("speech_lm decode", workload.tokens - 1, lm[2:]),
+    ]
+    for stem, runs in recorded.items():
+        if stem == "speech_lm":
+            continue
+        calls = SOLVER_STEPS if stem.startswith("full") else 1
+        times.append(_graph_time(_STAGES.get(stem.partition("-")[0], stem), calls, runs[1:2]))
+    return sorted(times, key=lambda time: _ORDER.index(time.stage))
+
+
+_STAGES = {"full": "flow_estimator", "generator": "vocoder generator"}
+_ORDER = (
+    "speech_lm prefill",
+    "speech_lm decode",
+    "flow_encoder",
+    "flow_estimator",
+    "f0_predictor",
+    "excitation",
+    "vocoder generator",
+)
+
+
+def _graph_time(stage: str, calls: int, runs: list[list[dict[str, Any]]]) -> GraphTime:
+    """The mean of `runs`."""
+    seconds: dict[str, float] = defaultdict(float)
+    nodes: dict[str, set[str]] = defaultdict(set)
+    for run in runs:
+        for kernel in run:
+            operator = kernel["args"]["op_name"]
+            seconds[operator] += kernel["dur"] / 1e6 / len(runs)
+            nodes[operator].add(kernel["name"])
+    operators = [OperatorTime(name, len(nodes[name]), seconds[name]) for name in seconds]
+    operators.sort(key=lambda operator: -operator.seconds)
+    return GraphTime(stage, calls, sum(seconds.values()), operators)
+
+
+def _runs(path: Path) -> list[list[dict[str, Any]]]:
+    """The kernels of each run in a profile file, told apart by the runs' times."""
+    events = json.loads(path.read_text())
+    runs = sorted(
+        (event for event in events if event["name"] == "model_run"), key=lambda event: event["ts"]
+    )
+    kernels = [event for event in events if event["name"].endswith("_kernel_time")]
+    return [
+        [kernel for kernel in kernels if run["ts"] <= kernel["ts"] < run["ts"] + run["dur"]]
+        for run in runs
+    ]
+
+
+def as_json(times: list[GraphTime]) -> list[dict[str, Any]]:
+    """Plain values."""
+    return [
+        {
+            "stage": time.stage,
+            "calls": time.calls,
+            "seconds_per_call": time.seconds,
+            "seconds_per_request": time.seconds_per_request,
+            "operators": [
+                {"operator": o.operator, "nodes": o.nodes, "seconds_per_call": o.seconds}
+                for o in time.operators
+            ],
+        }
+        for time in times
+    ]

@@ -1,0 +1,1 @@
+"""Two implementations of the stage API compared; `verify`."""

@@ -1,0 +1,1 @@
+"""The form that runs, exports and quantizes: joined projections, tables, explicit masks."""

@@ -1,0 +1,60 @@
+"""What both sides of a comparison are given to compute: the same ids, prompt and embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import Manifest
+
+_LOWEST_TEXT_IDS = 200  # single bytes in every byte-level vocabulary, so present in all
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One utterance, teacher-forced: its speech tokens are given, not drawn."""
+
+    name: str
+    prompt_text_ids: list[int]
+    text_ids: list[int]
+    prompt_tokens: list[int]  # [P]
+    tokens: list[int]  # [N], behind the prompt's
+    prompt_mel: Floats  # [2 P, 80], log-mel
+    embedding: Floats  # [192], as cached
+
+
+def random_items(
+    manifest: Manifest, count: int = 1, prompt: int = 25, tokens: int = 50, seed: int = 0
+) -> list[Item]:
+    """`count` items of random ids of the model's own range: no audio and no front end needed.
+
+    `prompt` and `tokens` are numbers of speech tokens, 25 a second.
+    """
+    rng = np.random.default_rng(seed)
+    synthesis = manifest.synthesis
+    frames = round(prompt * manifest.audio.mel_frames_per_token)
+
+    def speech(number: int) -> list[int]:
+        return [int(i) for i in rng.integers(0, synthesis.speech_vocabulary, number)]
+
+    def text(number: int) -> list[int]:
+        return [int(i) for i in rng.integers(0, _LOWEST_TEXT_IDS, number)]
+
+    items = []
+    for number in range(count):
+        shape = (frames, synthesis.mel.num_mels)
+        items.append(
+            Item(
+                name=f"random {number + 1}",
+                prompt_text_ids=text(8),
+                text_ids=text(12),
+                prompt_tokens=speech(prompt),
+                tokens=speech(tokens),
+                # Log-mel of speech lies about -6 with a spread of 2.
+                prompt_mel=(rng.standard_normal(shape) * 2 - 6).astype(np.float32),
+                embedding=rng.standard_normal(synthesis.speaker_embedding_size).astype(np.float32),
+            )
+        )
+    return items

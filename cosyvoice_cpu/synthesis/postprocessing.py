@@ -1,0 +1,54 @@
+"""Speed on the mel, and edges of a waveform that do not click."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.errors import UsageError
+
+SPEED_RANGE = (0.5, 2.0)
+FADE_SECONDS = 0.005
+
+
+def check_speed(speed: float) -> None:
+    """Raises: UsageError outside 0.5..2, where interpolated mel frames no longer sound right."""
+    slowest, fastest = SPEED_RANGE
+    if not slowest <= speed <= fastest:
+        raise UsageError(
+            f"the speed {speed:g} is outside {slowest:g} to {fastest:g}", "1 is the normal speed"
+        )
+
+
+def change_speed(mel: Floats, speed: float) -> Floats:
+    """Log-mel [80, T] -> [80, int(T / speed)], at least one frame, linearly interpolated.
+
+    Frame centres map onto frame centres (align_corners False), the ends are held.
+    Source: CosyVoice cosyvoice/cli/model.py, CosyVoice3Model.token2wav.
+    """
+    if speed == 1.0:
+        return mel
+    frames = mel.shape[1]
+    wanted = max(1, int(frames / speed))
+    # Rounded like torch's, which multiplies and subtracts at once in float32: with positions in
+    # double the mel differs by 5e-5.
+    scale = np.float64(np.float32(frames) / np.float32(wanted))
+    position = (scale * (np.arange(wanted) + 0.5) - 0.5).astype(np.float32)
+    position = np.maximum(position, np.float32(0))
+    left = np.minimum(position.astype(np.int64), frames - 1)
+    right = np.minimum(left + 1, frames - 1)
+    weight = position - left.astype(np.float32)
+    stretched: Floats = mel[:, left] * (1 - weight) + mel[:, right] * weight
+    return stretched
+
+
+def fade_edges(samples: Floats, sample_rate: int) -> Floats:
+    """Ramp the first and last 5 ms from and to zero, so that a join or a start can't click."""
+    length = min(int(FADE_SECONDS * sample_rate), len(samples) // 2)
+    if length == 0:
+        return samples
+    ramp = (np.arange(length, dtype=np.float32) + np.float32(0.5)) / np.float32(length)
+    faded = samples.copy()
+    faded[:length] *= ramp
+    faded[-length:] *= ramp[::-1]
+    return faded

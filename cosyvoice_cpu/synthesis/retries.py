@@ -1,0 +1,79 @@
+"""Asking the speech LM until what it says is plausible, within reason."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cosyvoice_cpu.decoding.length_guard import Trouble, attempt_seed, find_trouble
+from cosyvoice_cpu.stage_api import Stages
+from cosyvoice_cpu.synthesis.prompts import Prompt
+from cosyvoice_cpu.synthesis.rules import SynthesisRules
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """The speech tokens of one piece. `trouble` is what is wrong with them, None for nothing."""
+
+    tokens: list[int]
+    retries: int
+    trouble: Trouble | None
+    warnings: tuple[str, ...]
+
+
+def make_speech(
+    stages: Stages,
+    rules: SynthesisRules,
+    prompt: Prompt,
+    prompt_text_ids: Sequence[int],
+    text_ids: Sequence[int],
+    *,
+    seed: int,
+    piece: int,
+    room: int,
+    can_be_cut: bool,
+    retries: int,
+) -> Speech:
+    """The first plausible attempt, or the least bad of `retries + 1`; maybe without tokens.
+
+    `piece` numbers the pieces of a text from 0, `room` is the largest number of tokens that the
+    flow and the vocoder can take. A piece that fills the room is not tried again if it can be cut.
+    Raises: whatever the speech LM raises.
+    """
+    least, most = rules.decoding.token_limits(len(text_ids))
+    most = min(most, room)
+    attempts: list[tuple[Trouble, list[int]]] = []
+    for retry in range(retries + 1):
+        tokens = stages.generate_speech_tokens(
+            text_ids,
+            prompt_text_ids=prompt_text_ids,
+            prompt_speech_ids=prompt.speech_ids,
+            seed=attempt_seed(seed, piece, retry),
+            min_tokens=min(least, most),
+            max_tokens=most,
+            embedding=prompt.embedding,
+        )
+        trouble = find_trouble(
+            tokens, text_ids=len(text_ids), max_tokens=most, silent=rules.silent_tokens
+        )
+        if trouble is None:
+            return Speech(tokens, retry, None, _warnings(piece, attempts))
+        log.info("piece %d, attempt %d: %s", piece + 1, retry + 1, trouble.fact)
+        if can_be_cut and len(tokens) >= room:
+            return Speech(tokens, retry, trouble, ())
+        attempts.append((trouble, tokens))
+    warnings = _warnings(piece, attempts)
+    trouble, tokens = min(attempts, key=lambda attempt: attempt[0].severity)
+    if tokens and retries:
+        warnings += (f"piece {piece + 1}: attempts used up, the least bad one is taken",)
+    return Speech(tokens, retries, trouble, warnings)
+
+
+def _warnings(piece: int, attempts: Sequence[tuple[Trouble, list[int]]]) -> tuple[str, ...]:
+    return tuple(
+        f"piece {piece + 1}, attempt {number}: {trouble.fact}"
+        for number, (trouble, _) in enumerate(attempts, start=1)
+    )

@@ -1,0 +1,1 @@
+"""What machine and operating system give: threads, memory, caches."""

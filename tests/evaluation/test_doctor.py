@@ -1,0 +1,162 @@
+"""doctor: facts of many machines, each with the finding that it must lead to."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosyvoice_cpu.checkpoint.synthetic import FULL
+from cosyvoice_cpu.evaluation.bench.peak_throughput import Ceilings
+from cosyvoice_cpu.evaluation.bench.predict import RECIPES, predict
+from cosyvoice_cpu.evaluation.bench.workload import Workload
+from cosyvoice_cpu.evaluation.doctor import examine
+from cosyvoice_cpu.system import machine as machine_module
+from cosyvoice_cpu.system.machine import Machine, describe_machine
+
+GOOD = Machine(
+    cpu="Some CPU",
+    architecture="x86_64",
+    instruction_sets={"AVX2": True, "AVX-512": True, "VNNI": True, "BF16": True, "AMX": False},
+    logical_cpus=4,
+    usable_cpus=4,
+    physical_cores=4,
+    quota_cpus=None,
+    default_threads=4,
+    memory_mb=16000.0,
+    available_mb=12000.0,
+    memory_limit_mb=None,
+    governor="performance",
+    system="Linux 6",
+    python="3.11.7",
+    packages={"onnxruntime": "1.32.0"},
+)
+CEILINGS = Ceilings(
+    threads=4, fp32_gflops=400.0, int8_gops=1600.0, bf16_gflops=None, read_gb_s=40.0
+)
+PREDICTIONS = [predict(recipe, FULL, Workload(), CEILINGS) for recipe in RECIPES]
+OLD_SETS = {"AVX2": True, "AVX-512": False, "VNNI": False, "BF16": False, "AMX": False}
+
+
+def said(machine: Machine, ceilings: Ceilings = CEILINGS) -> str:
+    """All findings but those about this very installation."""
+    findings = examine(machine, ceilings, PREDICTIONS)
+    return "\n".join(
+        f"{f.level}: {f.what}" for f in findings if "extra [" not in f.what and "busy" not in f.what
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_variable(monkeypatch):
+    monkeypatch.delenv("COSYVOICE_CPU_THREADS", raising=False)
+
+
+def test_a_good_machine_gets_no_advice():
+    assert said(GOOD) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "finding"),
+    [
+        ({"instruction_sets": {**OLD_SETS, "AVX2": False}}, "slow: the processor has no AVX2"),
+        ({"instruction_sets": OLD_SETS}, "slow: the processor has no INT8 dot product"),
+        ({"instruction_sets": None}, "note: this system does not list"),
+        ({"usable_cpus": 2}, "slow: this process may run on 2 of 4 CPUs"),
+        ({"quota_cpus": 1.5}, "slow: the container grants 1.5 CPUs of 4 cores"),
+        ({"governor": "powersave"}, "slow: the frequency governor is powersave"),
+        ({"memory_limit_mb": 2000.0}, "problem: float32 needs about"),
+        ({"memory_limit_mb": 2000.0}, "note: the container grants 2.0 GB of 16.0 GB"),
+        ({"memory_mb": 1000.0}, "problem: int8 needs about"),
+        ({"available_mb": 2000.0}, "slow: float32 needs about"),
+    ],
+)
+def test_each_weakness_is_named(change, finding):
+    assert finding in said(replace(GOOD, **change))
+
+
+def test_slow_int8_products_are_named_with_their_measured_factor():
+    slow = replace(CEILINGS, int8_gops=500.0)
+    assert "slow: INT8 products run at 1.2 times the speed of float32 here" in said(GOOD, slow)
+
+
+def test_more_threads_than_cores_in_the_variable_are_named(monkeypatch):
+    monkeypatch.setenv("COSYVOICE_CPU_THREADS", "16")
+    assert "slow: COSYVOICE_CPU_THREADS is 16, more than the 4 cores" in said(GOOD)
+
+
+def test_problems_come_before_what_is_slow_and_notes():
+    findings = examine(
+        replace(GOOD, memory_limit_mb=2000.0, governor="powersave"), CEILINGS, PREDICTIONS
+    )
+    levels = [finding.level for finding in findings]
+    assert levels == sorted(levels, key=("problem", "slow", "note").index)
+
+
+@given(st.floats(1, 1e4), st.floats(1, 1e5), st.floats(1, 1e3), st.floats(1, 60), st.floats(1, 30))
+def test_a_faster_machine_is_never_predicted_slower(fp32, int8, read, seconds, prompt):
+    work = Workload(seconds=seconds, prompt_seconds=prompt)
+    for recipe in RECIPES:
+        here = predict(recipe, FULL, work, Ceilings(1, fp32, int8, None, read))
+        faster = predict(recipe, FULL, work, Ceilings(1, 2 * fp32, 2 * int8, None, 2 * read))
+        assert faster.rtf == pytest.approx(here.rtf / 2)
+        assert faster.peak_rss_mb == here.peak_rss_mb
+
+
+def test_int8_is_predicted_faster_and_smaller_than_float32():
+    float32, int8 = PREDICTIONS
+    assert int8.rtf < float32.rtf
+    assert int8.peak_rss_mb < float32.peak_rss_mb
+    assert int8.vocoder_s == float32.vocoder_s
+
+
+def test_this_machine_can_be_described():
+    machine = describe_machine()
+    assert 1 <= machine.physical_cores <= machine.usable_cpus <= machine.logical_cpus
+    assert machine.packages["onnxruntime"]
+    assert machine.cpu in machine.summary()
+
+
+def test_an_arm_processor_is_read_from_its_features(monkeypatch, tmp_path):
+    flags = {"fp", "asimd", "asimddp", "i8mm"}
+    assert machine_module._instruction_sets(flags) == {
+        "NEON": True,
+        "DOT": True,
+        "I8MM": True,
+        "BF16": False,
+    }
+    assert "INT8 dot product" not in said(
+        replace(GOOD, instruction_sets=machine_module._instruction_sets(flags))
+    )
+
+
+def test_wrong_wheels_are_named_without_importing_them(tmp_path):
+    """A CUDA build of torch, and two builds of ONNX Runtime over each other."""
+    torch = tmp_path / "torch"
+    torch.mkdir()
+    (torch / "__init__.py").write_text("raise SystemError('torch was imported')\n")
+    (torch / "version.py").write_text("cuda: Optional[str] = '12.8'\n")
+    for name in ("onnxruntime_gpu-1.20.0", "onnxruntime-1.20.0"):
+        info = tmp_path / f"{name}.dist-info"
+        info.mkdir()
+        project = name.rpartition("-")[0].replace("_", "-")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project}\nVersion: 1.20.0\n")
+    run = subprocess.run(
+        [sys.executable, "-m", "cosyvoice_cpu", "doctor", "--json", "--threads", "1"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    content = json.loads(run.stdout)
+    words = "\n".join(finding["what"] for finding in content["findings"])
+    assert "onnxruntime and onnxruntime-gpu are installed over each other" in words
+    if not os.path.exists("/dev/nvidiactl"):
+        assert "is the build for CUDA 12.8" in words
+    assert content["ceilings"]["fp32_gflops"] > 0
+    assert [p["recipe"] for p in content["predictions"]] == ["float32", "int8"]

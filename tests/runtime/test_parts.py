@@ -1,0 +1,109 @@
+"""Ladder, threads and embedding tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from cosyvoice_cpu.errors import BundleError, UsageError
+from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
+from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, ladder_sizes, size_for
+from cosyvoice_cpu.runtime.sessions import SessionLadder
+from cosyvoice_cpu.system.threads import THREADS_VARIABLE, default_threads, resolve_threads
+
+
+@given(top=st.integers(1, 20_000))
+def test_a_ladder_ascends_on_the_grid_and_holds_its_top(top: int) -> None:
+    sizes = ladder_sizes(top)
+    assert sizes == sorted(set(sizes))
+    assert all(size % GRID_FRAMES == 0 for size in sizes)
+    assert top <= sizes[-1] < max(top, 2 * GRID_FRAMES) + GRID_FRAMES
+
+
+@given(top=st.integers(100, 20_000), frames=st.integers(1, 25_000))
+def test_the_smallest_size_that_holds_the_frames_is_chosen(top: int, frames: int) -> None:
+    sizes = ladder_sizes(top)
+    size = size_for(frames, sizes)
+    if size is None:
+        assert frames > sizes[-1]
+    else:
+        assert size >= frames
+        assert all(other < frames for other in sizes if other < size)
+
+
+def test_padding_beyond_ten_seconds_is_an_eighth_at_most_and_a_twentieth_on_average() -> None:
+    sizes = ladder_sizes(3000)
+    padding = [(size_for(frames, sizes) or 0) / frames - 1 for frames in range(500, 3001)]
+    assert min(padding) == 0
+    assert max(padding) < 0.125
+    assert sum(padding) / len(padding) < 0.05
+
+
+def test_a_ladder_opens_a_size_once_and_keeps_the_last_three() -> None:
+    opened: list[int | None] = []
+    ladder = SessionLadder(lambda variant, size: opened.append(size) or object())
+    sizes = [100, 150, 100, 200, 100, 250, 100, 150]
+    for size in sizes:
+        ladder.get("mask", size)
+    assert opened == [100, 150, 200, 250, 150]
+
+
+def test_a_ladder_whose_sizes_each_hold_the_weights_keeps_one_size() -> None:
+    open_now: set[int] = set()
+
+    class Session:
+        def __init__(self, size: int) -> None:
+            self.size = size
+            open_now.add(size)
+
+        def __del__(self) -> None:
+            open_now.discard(self.size)
+
+    ladder = SessionLadder(lambda variant, size: Session(size or 0), private_weights=True)
+    for size in (100, 150, 100):
+        assert ladder.get("mask", size).size == size
+        assert open_now == {size}
+
+
+def test_an_explicit_number_of_threads_wins_over_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(THREADS_VARIABLE, "3")
+    assert resolve_threads(2) == 2
+    assert resolve_threads() == 3
+    monkeypatch.delenv(THREADS_VARIABLE)
+    assert resolve_threads() == default_threads() >= 1
+
+
+@pytest.mark.parametrize("text", ["two", "0", "-1", "1.5", "99999"])
+def test_a_wrong_threads_variable_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(THREADS_VARIABLE, text)
+    with pytest.raises(UsageError):
+        resolve_threads()
+
+
+def test_a_mapped_table_reads_the_rows_that_were_written(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    tables = {"a": rng.random((7, 5), np.float32), "b": rng.random((4, 3)).astype(np.float16)}
+    save_file(tables, tmp_path / "w.safetensors")
+    for name, table in tables.items():
+        mapped = EmbeddingTable(tmp_path / "w.safetensors", name)
+        assert mapped.shape == table.shape
+        rows = mapped([2, 0, 2])
+        assert rows.dtype == np.float32
+        assert np.array_equal(rows, table[[2, 0, 2]].astype(np.float32))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x02\0\0\0\0\0\0\0{}", b"12345678{"])
+def test_a_file_without_the_table_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"w\.safetensors holds no usable table a"):
+        EmbeddingTable(path, "a")

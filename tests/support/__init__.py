@@ -1,0 +1,1 @@
+"""What tests share: example bundles, checkpoints and clips, and how results are compared."""

@@ -1,0 +1,208 @@
+"""Recipes beside each other on one bundle: the table of docs/quantization.md.
+
+    python -m tools.compare_recipes BUNDLE --recipe NAME [--recipe NAME ...]
+        --output FOLDER [--calibration DIR] [--threads N] [--keep]
+
+Each recipe quantizes the bundle whatever the gate says, so that what is refused can be seen, too.
+FOLDER gets `recipes.md`, `recipes.csv` and, with --keep, the bundles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosyvoice_cpu.bundle.atomic import output_error, write_file_atomically
+from cosyvoice_cpu.bundle.manifest import QualityResult
+from cosyvoice_cpu.bundle.reader import open_bundle
+from cosyvoice_cpu.errors import CosyVoiceError, MissingExtraError
+from cosyvoice_cpu.quantization.findings import Findings
+from cosyvoice_cpu.quantization.planner import Progress
+from cosyvoice_cpu.quantization.quantize import quantize_bundle
+from cosyvoice_cpu.quantization.recipe import recipe_names
+from cosyvoice_cpu.quantization.report import ComponentReport, QuantizationReport
+
+_MANY = 4  # layers are counted where naming them would fill the page
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recipe: what it did, or why it could not be tried."""
+
+    recipe: str
+    report: QuantizationReport | None
+    reason: str = ""
+
+
+def compare_recipes(
+    bundle: Path,
+    folder: Path,
+    recipes: Sequence[str],
+    *,
+    calibration: Path | None = None,
+    threads: int = 1,
+    keep: bool = False,
+    progress: Progress | None = None,
+) -> list[Entry]:
+    """Quantize `bundle` by each of `recipes` and write the tables into `folder`.
+
+    A recipe whose extra is not installed gets a row that says so.
+    Raises: UsageError, BundleError, OutputError.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    entries = []
+    for recipe in recipes:
+        output = folder / Path(recipe).stem
+        try:
+            report = quantize_bundle(
+                bundle,
+                output,
+                recipe=recipe,
+                calibration=calibration,
+                force=True,
+                overwrite=True,
+                threads=threads,
+                progress=progress,
+                keep_findings=True,
+            )
+        except MissingExtraError as error:
+            entries.append(Entry(recipe, None, f"{error.what}; {error.hint}"))
+            continue
+        entries.append(Entry(recipe, report))
+        if not keep:
+            shutil.rmtree(output)
+    Findings(open_bundle(bundle).manifest).forget()
+    write_file_atomically(folder / "recipes.md", to_markdown(entries).encode())
+    write_file_atomically(folder / "recipes.csv", to_csv(entries).encode())
+    return entries
+
+
+def to_markdown(entries: Sequence[Entry]) -> str:
+    """A row for each component of each recipe, then the sizes of the bundles."""
+    lines = [
+        "| component | recipe | form | quality | gate | times as fast | size | float32 stays |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for entry in entries:
+        if not entry.report:
+            continue
+        for part in entry.report.components:
+            results = _results(part)
+            speed = f"{part.speedup:.2f}" if part.speedup else ""
+            form = part.precision
+            if part.recipe != entry.report.recipe and not part.put_back:
+                form += f", as {part.recipe}"
+            cells = [
+                *(part.name, entry.recipe, form, ", ".join(map(_measured, results))),
+                *(_verdict(part, results), speed, _megabytes(part.bytes_after), _stays(part)),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "| recipe | bundle | of float32 |", "|---|---|---|"]
+    for entry in entries:
+        if entry.report:
+            share = entry.report.bytes_after / entry.report.bytes_before
+            size = _megabytes(entry.report.bytes_after)
+            lines.append(f"| {entry.recipe} | {size} | {share:.1%} |")
+        else:
+            lines.append(f"| {entry.recipe} | {entry.reason} | |")
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(entries: Sequence[Entry]) -> str:
+    """A row for each measure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        [
+            *("recipe", "component", "precision", "measure", "value", "bound", "limit", "passed"),
+            *("speedup", "bytes_before", "bytes_after", "float32"),
+        ]
+    )
+    for entry in entries:
+        if not entry.report:
+            continue
+        for part in entry.report.components:
+            for result in _results(part):
+                judged = (result.value, result.bound, result.limit, result.passed)
+                writer.writerow(
+                    [
+                        *(entry.recipe, part.name, part.precision, result.measure, *judged),
+                        *(part.speedup, part.bytes_before, part.bytes_after, " ".join(part.kept)),
+                    ]
+                )
+        for result in entry.report.results:
+            if result.component is None:
+                judged = (result.value, result.bound, result.limit, result.passed)
+                writer.writerow([entry.recipe, "", "", result.measure, *judged, "", "", "", ""])
+    return text.getvalue()
+
+
+def _results(part: ComponentReport) -> list[QualityResult]:
+    """Of the form that was taken, else of the first that was tried."""
+    taken = [a for a in part.attempts if a.recipe == part.recipe]
+    return (taken or part.attempts)[0].results
+
+
+def _measured(result: QualityResult) -> str:
+    """As in "logits SQNR 29.9 dB"."""
+    name = result.measure.removesuffix("_db").replace("_sqnr", " SQNR")
+    return f"{name} {result.value:.1f} dB"
+
+
+def _verdict(part: ComponentReport, results: Sequence[QualityResult]) -> str:
+    if part.put_back:
+        return f"float32: {part.put_back}"
+    failed = [result.measure for result in results if not result.passed]
+    return f"refused: {', '.join(failed)}" if failed else "passes"
+
+
+def _stays(part: ComponentReport) -> str:
+    if part.put_back:
+        return "all"
+    if len(part.kept) > _MANY:
+        return f"{len(part.kept)} of {len(part.kept) + part.layers} layers"
+    return ", ".join(part.kept) or "nothing"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+def main() -> None:
+    """Print the tables."""
+    assert __doc__
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path, help="a float32 bundle")
+    parser.add_argument("--recipe", action="append", help="repeatable; by default all there are")
+    parser.add_argument("--output", type=Path, required=True, help="a folder for the tables")
+    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="keep the bundles")
+    options = parser.parse_args()
+    try:
+        entries = compare_recipes(
+            options.bundle,
+            options.output,
+            options.recipe or recipe_names(),
+            calibration=options.calibration,
+            threads=options.threads,
+            keep=options.keep,
+            progress=lambda what, done: print(f"{what}, {done:.0%}", file=sys.stderr),
+        )
+    except CosyVoiceError as error:
+        print(error.lines(), file=sys.stderr)
+        sys.exit(error.exit_code)
+    print(to_markdown(entries), end="")
+
+
+if __name__ == "__main__":
+    main()

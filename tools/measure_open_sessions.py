@@ -1,0 +1,144 @@
+"""What open sessions cost: memory and loading of ladder sizes, and speed beside idle ones.
+
+    python -m tools.measure_open_sessions BUNDLE [THREADS]
+
+The tables of `docs/performance.md`, section "Sessions". Every case runs in a process of its own.
+Loading is given in processor seconds, which other work on the machine hardly changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cosyvoice_cpu.decoding.noise import flow_noise
+from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.runtime.sessions import PREPACK_VARIABLE
+from cosyvoice_cpu.system.memory import resident_memory
+
+_MODULE = "tools.measure_open_sessions"
+_FRAMES = (400, 300, 200)  # 8, 6 and 4 s with prompt
+_TOKENS = 24
+_ROUNDS = 3
+_IDLE_SECONDS = 1.0
+
+Figures = dict[str, float]
+
+
+def ladder_figures(bundle: Path, threads: int, sizes: int) -> Figures:
+    """Memory and seconds with `sizes` sizes of the flow estimator open, each run once before."""
+    stages = BundleStages.load(bundle, threads)
+    before = resident_memory()
+    first = [_step_seconds(stages, frames) for frames in _FRAMES[:sizes]]
+    again = [_step_seconds(stages, frames) for frames in _FRAMES[:sizes]]
+    after = resident_memory()
+    return {
+        "anonymous_mb": (after.anonymous_mb or 0) - (before.anonymous_mb or 0),
+        "file_mb": (after.file_mb or 0) - (before.file_mb or 0),
+        # What a size's first call takes beyond its second: opening, packing, first pages.
+        "loading_cpu_s": max(sum(a.cpu - b.cpu for a, b in zip(first, again, strict=True)), 0.0),
+        "step_s": again[0].wall,
+    }
+
+
+def idle_figures(bundle: Path, threads: int) -> Figures:
+    """Speed per token of the speech LM alone, and with five more sessions open and used."""
+    stages = BundleStages.load(bundle, threads)
+    alone: list[float] = []
+    beside: list[float] = []
+    idle = 0.0
+    for _ in range(_ROUNDS):
+        alone.append(_token_seconds(stages))
+        for frames in _FRAMES:
+            _step_seconds(stages, frames)
+        stages.mel_to_waveform(np.full((80, 100), -5.0, np.float32))
+        beside.append(_token_seconds(stages))
+        started = time.process_time()
+        time.sleep(_IDLE_SECONDS)
+        idle = max(idle, (time.process_time() - started) / _IDLE_SECONDS)
+        stages.release("flow")
+        stages.release("vocoder")
+    return {
+        "alone_ms": 1000 * min(alone),
+        "beside_ms": 1000 * min(beside),
+        "idle_cpus": idle,
+    }
+
+
+class _Seconds(NamedTuple):
+    wall: float
+    cpu: float  # of all threads
+
+
+def _step_seconds(stages: BundleStages, frames: int) -> _Seconds:
+    noise = flow_noise(frames)
+    pair = np.stack([noise, noise])  # [2, 80, T]
+    mask = np.ones((2, 1, frames), np.float32)
+    speaker = np.ones((2, noise.shape[0]), np.float32)
+    t = np.full(2, solver_times(SOLVER_STEPS)[0], np.float32)
+    wall, cpu = time.perf_counter(), time.process_time()
+    stages.flow_velocity(pair, mask, pair, t, speaker, pair)
+    return _Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def _token_seconds(stages: BundleStages) -> float:
+    inputs = Workload().inputs
+    session = stages.speech_lm_session()
+    session.prefill(inputs.text_ids, inputs.prompt_text_ids, inputs.prompt_tokens)
+    started = time.perf_counter()
+    for token in inputs.tokens[:_TOKENS]:
+        session.step(token)
+    return (time.perf_counter() - started) / _TOKENS
+
+
+def _apart(case: Sequence[str], prepack: bool) -> Figures:
+    """Run this module with one case in a process of its own."""
+    environment = {**os.environ, PREPACK_VARIABLE: "1" if prepack else "0"}
+    run = subprocess.run(
+        [sys.executable, "-m", _MODULE, *case],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    figures: Figures = json.loads(run.stdout)
+    return figures
+
+
+def main(bundle: str, threads: str = "2") -> None:
+    """Print both tables as Markdown."""
+    columns = ("prepacked", "sizes open", "anonymous MB", "mapped MB", "loading, CPU s")
+    print(f"| {' | '.join(columns)} | s/step at {_FRAMES[0]} frames |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for prepack in (False, True):
+        for sizes in (1, 3):
+            row = _apart(["ladder", bundle, threads, str(sizes)], prepack)
+            print(
+                f"| {'yes' if prepack else 'no'} | {sizes} | {row['anonymous_mb']:.0f} "
+                f"| {row['file_mb']:.0f} | {row['loading_cpu_s']:.2f} | {row['step_s']:.2f} |",
+                flush=True,
+            )
+    row = _apart(["idle", bundle, threads], prepack=False)
+    print(
+        f"\nSpeech LM: {row['alone_ms']:.1f} ms/token alone, {row['beside_ms']:.1f} beside five "
+        f"more open sessions; CPUs busy while all are idle: {row['idle_cpus']:.2f}"
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "ladder":
+        print(json.dumps(ladder_figures(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))))
+    elif sys.argv[1] == "idle":
+        print(json.dumps(idle_figures(Path(sys.argv[2]), int(sys.argv[3]))))
+    else:
+        main(*sys.argv[1:])
