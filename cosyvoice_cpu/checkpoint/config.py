@@ -98,6 +98,11 @@ class VocoderConfig:
     f0_channels: int
 
     @property
+    def harmonics(self) -> int:
+        """Sine waves of the source, the fundamental included (9)."""
+        return self.nb_harmonics + 1
+
+    @property
     def samples_per_frame(self) -> int:
         """Audio samples per mel frame (480)."""
         product = self.istft_hop_len

@@ -24,7 +24,6 @@ from cosyvoice_cpu.errors import MissingExtraError, UsageError
 
 DEFAULT_MAX_SECONDS = 60.0  # the longest prompt (30 s) and half a minute of speech
 _MIN_SECONDS = 2.0
-_F0_LOOKAHEAD = 3  # mel frames, cosyvoice/hifigan/f0_predictor.py
 _GRAPHS_BYTES = 40_000_000  # of a ladder, above what the checkpoint's files take
 
 Progress = Callable[[str, float], None]
@@ -177,7 +176,7 @@ def _synthesis(checkpoint: Checkpoint) -> Synthesis:
         ),
         harmonics=vocoder.nb_harmonics + 1,
         vocoder_lookahead_frames=generation.vocoder_lookahead_frames,
-        f0_lookahead_frames=_F0_LOOKAHEAD,
+        f0_lookahead_frames=generation.f0_lookahead_frames,
         system_prefix=generation.system_prefix,
         end_of_prompt=generation.end_of_prompt,
         mel=MelSettings(

@@ -5,6 +5,15 @@ value and never for its name. Nothing here imports torch.
 """
 
 from cosyvoice_cpu.generations.base import Generation, SpecialIds
+from cosyvoice_cpu.generations.components import ComponentSpec, GraphSpec, TensorSpec
 from cosyvoice_cpu.generations.registry import GENERATIONS, generation_named
 
-__all__ = ["GENERATIONS", "Generation", "SpecialIds", "generation_named"]
+__all__ = [
+    "GENERATIONS",
+    "ComponentSpec",
+    "Generation",
+    "GraphSpec",
+    "SpecialIds",
+    "TensorSpec",
+    "generation_named",
+]

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from cosyvoice_cpu.bundle.manifest import ComponentName
+from cosyvoice_cpu.generations.components import ComponentSpec
 
 
 @dataclass(frozen=True)
@@ -45,3 +49,5 @@ class Generation:
     max_token_text_ratio: float
     solver_steps: int
     vocoder_lookahead_frames: int  # f0 and conv_pre together, plus the frame cut after the iSTFT
+    f0_lookahead_frames: int  # of these, what the f0 predictor takes
+    components: Mapping[ComponentName, ComponentSpec]  # the networks, in the pipeline's order

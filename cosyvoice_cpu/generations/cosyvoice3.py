@@ -8,6 +8,7 @@ tokens), cosyvoice/flow/flow.py (10 solver steps).
 from __future__ import annotations
 
 from cosyvoice_cpu.generations.base import Generation, SpecialIds
+from cosyvoice_cpu.generations.cosyvoice3_components import COMPONENTS
 
 _CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|endofprompt|>")
 
@@ -62,4 +63,6 @@ COSYVOICE3 = Generation(
     max_token_text_ratio=20.0,
     solver_steps=10,
     vocoder_lookahead_frames=8,
+    f0_lookahead_frames=3,  # cosyvoice/hifigan/f0_predictor.py, CausalConvRNNF0Predictor
+    components=COMPONENTS,
 )
