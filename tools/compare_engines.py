@@ -18,8 +18,8 @@ from cosyvoice_cpu.evaluation.parity.outputs import GATE_MEASURES, Outputs
 from cosyvoice_cpu.quantization.calibration import calibration_items, split_items
 from cosyvoice_cpu.quantization.fx.engine import TorchStages
 from cosyvoice_cpu.quantization.timing import speedup_of
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Speed:
 
 
 def agreements(
-    reference: BundleStages, sides: tuple[BundleStages, TorchStages], items: Sequence[Item]
+    reference: BundleStages, sides: tuple[BundleStages, TorchStages], items: Sequence[Utterance]
 ) -> list[Agreement]:
     """Measures of the components that were quantized with calibrated ranges."""
     steps = reference.manifest.synthesis.solver_steps
@@ -70,7 +70,7 @@ def agreements(
 
 
 def speeds(
-    reference: BundleStages, sides: tuple[BundleStages, TorchStages], item: Item
+    reference: BundleStages, sides: tuple[BundleStages, TorchStages], item: Utterance
 ) -> list[Speed]:
     """One call for each component, all engines taking turns in pairs."""
     return [

@@ -19,8 +19,8 @@ from cosyvoice_cpu.errors import AudioError, TextError, UsageError
 from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.prepare import prepare_speaker
 from cosyvoice_cpu.frontend.prompt_spec import mel_settings, voice_model
-from cosyvoice_cpu.requests import Item, random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance, random_utterances
 
 PAIRS = "pairs.jsonl"
 _AUDIO = (".wav", ".flac", ".ogg", ".mp3")
@@ -71,7 +71,7 @@ def read_pairs(folder: Path) -> list[Pair]:
 
 def calibration_items(
     stages: BundleStages, folder: Path | None, progress: Callable[[float], None]
-) -> list[Item]:
+) -> list[Utterance]:
     """Items for the gate from a few of the pairs in `folder`, by default the project's own.
 
     Without a front end in the bundle, or without any pair, random ids.
@@ -87,7 +87,7 @@ def calibration_items(
         )
     folder = folder or project_calibration_data()
     if not folder or not has_front_end:
-        return random_items(stages.manifest, count=3)
+        return random_utterances(stages.manifest, count=3)
     pairs = read_pairs(folder)
     if len(pairs) > _ITEMS:  # from the first to the last, since languages come one after the other
         pairs = [pairs[round(i * (len(pairs) - 1) / (_ITEMS - 1))] for i in range(_ITEMS)]
@@ -98,7 +98,7 @@ def calibration_items(
     return items
 
 
-def split_items(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+def split_items(items: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
     """The items that quantization may be fitted to, and those held out to measure it on.
 
     Raises: UsageError for fewer than two.
@@ -166,7 +166,7 @@ def _require_match(pair: Pair, seconds: float) -> None:
         )
 
 
-def _item(stages: BundleStages, pair: Pair) -> Item:
+def _item(stages: BundleStages, pair: Pair) -> Utterance:
     """The first six seconds: two as prompt, four to be compared."""
     manifest = stages.manifest
     tokenizer = stages.tokenizer()
@@ -198,7 +198,7 @@ def _item(stages: BundleStages, pair: Pair) -> Item:
         )
     synthesis = manifest.synthesis
     frames = round(prompt * manifest.audio.mel_frames_per_token)
-    return Item(
+    return Utterance(
         name=pair.audio.name,
         prompt_text_ids=tokenizer.encode(synthesis.system_prefix + synthesis.end_of_prompt),
         text_ids=speaker.prompt_text_ids.tolist(),

@@ -29,7 +29,7 @@ from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.bundle.manifest import Manifest, dump_manifest
 from cosyvoice_cpu.bundle.verification_cache import cache_folder
 from cosyvoice_cpu.errors import OutputError
-from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.utterances import Utterance
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[np.generic]]
@@ -106,7 +106,7 @@ def digest_of(*parts: object) -> str:
     return digest.hexdigest()
 
 
-def item_digest(item: Item) -> str:
+def item_digest(item: Utterance) -> str:
     """Of everything that both sides are given; the name doesn't matter."""
     ids = [item.prompt_text_ids, item.text_ids, item.prompt_tokens, item.tokens]
     return digest_of(ids, item.prompt_mel, item.embedding)

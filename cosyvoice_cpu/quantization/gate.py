@@ -16,8 +16,8 @@ from cosyvoice_cpu.errors import GateRefusedError
 from cosyvoice_cpu.evaluation.parity.measures import MOST_DB
 from cosyvoice_cpu.evaluation.parity.outputs import GATE_MEASURES, Bound, Outputs
 from cosyvoice_cpu.quantization.findings import Findings, item_digest
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.stage_api import FlowCondition, Stages
+from cosyvoice_cpu.utterances import Utterance
 
 _CONDITION = ("mu", "cond", "speaker")
 
@@ -40,7 +40,7 @@ class QualityRefusedError(GateRefusedError):
 
 
 def reference_outputs(
-    reference: Stages, item: Item, steps: int, component: ComponentName, findings: Findings
+    reference: Stages, item: Utterance, steps: int, component: ComponentName, findings: Findings
 ) -> Outputs:
     """What the float32 side makes of `item`, as far as the measures of `component` need it."""
     outputs = Outputs(reference, item, steps)
@@ -96,7 +96,7 @@ def judge_worst(
 def gate(
     reference: Stages,
     quantized: Stages,
-    items: Sequence[Item],
+    items: Sequence[Utterance],
     limits: Mapping[ComponentName, Mapping[str, float]],
     steps: int,
 ) -> list[QualityResult]:

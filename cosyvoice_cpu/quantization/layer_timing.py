@@ -21,15 +21,15 @@ from cosyvoice_cpu.quantization.component import ComponentPlan
 from cosyvoice_cpu.quantization.kernels import KERNELS, Form
 from cosyvoice_cpu.quantization.rewrite import WEIGHT
 from cosyvoice_cpu.quantization.timing import alternating_ratio
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.sessions import open_session
+from cosyvoice_cpu.utterances import Utterance
 
 _GUIDED = 2  # the flow's two halves are rows of one product
 
 Kind = tuple[tuple[int, ...], Form]
 
 
-def layer_speedups(plan: ComponentPlan, item: Item, threads: int) -> dict[str, float]:
+def layer_speedups(plan: ComponentPlan, item: Utterance, threads: int) -> dict[str, float]:
     """Time of the float product / time of the integer one, for each quantized layer [K, N].
 
     The speech LM's products have one row, a decoded token; the flow's all frames of `item`.
@@ -46,7 +46,7 @@ def layer_speedups(plan: ComponentPlan, item: Item, threads: int) -> dict[str, f
     return speedups
 
 
-def _rows(name: ComponentName, item: Item) -> int:
+def _rows(name: ComponentName, item: Utterance) -> int:
     if name == "speech_lm":
         return 1
     frames_per_token = len(item.prompt_mel) // max(len(item.prompt_tokens), 1)

@@ -17,8 +17,8 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.quantization.players import Player, graph_for
 from cosyvoice_cpu.quantization.rewrite import WEIGHT, layers_of
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance
 
 _ROWS = {"speech_lm": 64}  # drawn of a call
 _ROWS_OF_A_STEP = 8  # the flow has ten calls for an item
@@ -41,7 +41,7 @@ class Observed:
 def observe(
     stages: BundleStages,
     name: ComponentName,
-    items: Sequence[Item],
+    items: Sequence[Utterance],
     progress: Callable[[float], None],
 ) -> dict[str, NDArray[np.generic]]:
     """`LAYER.low`, `LAYER.high`, `LAYER.rows` of each product of a component on `items`.

@@ -18,8 +18,8 @@ from cosyvoice_cpu.quantization.players import graph_for
 from cosyvoice_cpu.quantization.ranges import calibration_for
 from cosyvoice_cpu.quantization.recipe import ComponentRecipe
 from cosyvoice_cpu.quantization.smooth import find_smoothing
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance
 
 Progress = Callable[[str, float], None]
 """(what is under way, share of it that is done, 0..1)."""
@@ -30,8 +30,8 @@ class Materials:
     """What candidates are made from and measured on."""
 
     reference: BundleStages  # the float32 bundle's
-    calibration: Sequence[Item]  # candidates may be fitted to these
-    held_out: Sequence[Item]  # and are measured on these
+    calibration: Sequence[Utterance]  # candidates may be fitted to these
+    held_out: Sequence[Utterance]  # and are measured on these
     findings: Findings
     tell: Progress
 

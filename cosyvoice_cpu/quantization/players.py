@@ -23,11 +23,11 @@ from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import solve
 from cosyvoice_cpu.quantization.in_memory import open_model
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.flow import graph_file
 from cosyvoice_cpu.runtime.ladder import size_for
 from cosyvoice_cpu.runtime.speech_lm import SpeechLMEngine
+from cosyvoice_cpu.utterances import Utterance
 
 Arrays = dict[str, NDArray[Any]]
 Alter = Callable[[onnx.ModelProto], None]
@@ -43,7 +43,7 @@ class Call:
     outputs: Arrays
 
 
-def graph_for(bundle: Bundle, name: ComponentName, item: Item) -> Path:
+def graph_for(bundle: Bundle, name: ComponentName, item: Utterance) -> Path:
     """The float graph that `item` is played through."""
     if name == "speech_lm":
         return bundle.file(name, _SPEECH_LM)
@@ -61,7 +61,7 @@ class Player:
         self._stages, self._name, self._alter, self._prepack = stages, name, alter, prepack
         self._sessions: dict[Path, Any] = {}
 
-    def play(self, item: Item, picked: int = 1) -> Iterator[Call]:
+    def play(self, item: Utterance, picked: int = 1) -> Iterator[Call]:
         """Every call that `item` takes; `picked` rows are drawn from those that are no padding."""
         session = self._open(item)
         if self._name == "speech_lm":
@@ -69,12 +69,12 @@ class Player:
         else:
             yield from self._solve(session, item, picked)
 
-    def again(self, item: Item, calls: Iterable[Call]) -> list[Call]:
+    def again(self, item: Utterance, calls: Iterable[Call]) -> list[Call]:
         """What this graph makes of the feeds of `calls`, which another one had for `item`."""
         session = self._open(item)
         return [Call(call.feed, _run(session, call.feed)) for call in calls]
 
-    def _open(self, item: Item) -> Any:
+    def _open(self, item: Utterance) -> Any:
         path = graph_for(self._stages.bundle, self._name, item)
         if path not in self._sessions:
             self._sessions.clear()
@@ -85,7 +85,7 @@ class Player:
             )
         return self._sessions[path]
 
-    def _read(self, session: Any, item: Item, picked: int) -> Call:
+    def _read(self, session: Any, item: Utterance, picked: int) -> Call:
         engine = SpeechLMEngine(self._stages.bundle, self._stages.threads)
         speech = [*item.prompt_tokens, *item.tokens]
         rows = engine.rows(item.text_ids, item.prompt_text_ids, speech)
@@ -103,7 +103,7 @@ class Player:
         feed |= _drawn(session, np.arange(count), picked)
         return Call(feed, _run(session, feed))
 
-    def _solve(self, session: Any, item: Item, picked: int) -> Iterator[Call]:
+    def _solve(self, session: Any, item: Utterance, picked: int) -> Iterator[Call]:
         manifest = self._stages.manifest
         condition = self._stages.flow_condition(
             item.tokens,
@@ -160,6 +160,6 @@ def _run(session: Any, feed: Arrays) -> Arrays:
     return dict(zip(names, session.run(names, feed), strict=True))
 
 
-def _frames(item: Item) -> int:
+def _frames(item: Utterance) -> int:
     per_token = len(item.prompt_mel) // max(len(item.prompt_tokens), 1)
     return per_token * (len(item.prompt_tokens) + len(item.tokens))

@@ -17,7 +17,7 @@ from cosyvoice_cpu.quantization.parameters import (
     LayerParameters,
     calibration_text,
 )
-from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.utterances import Utterance
 
 _REPORT = "report"  # beside the weight scales, which are named as the layers
 
@@ -25,7 +25,7 @@ _REPORT = "report"  # beside the weight scales, which are named as the layers
 def calibration_for(
     bundle: Bundle,
     plan: ComponentPlan,
-    items: Sequence[Item],
+    items: Sequence[Utterance],
     findings: Findings,
     threads: int,
     progress: Callable[[float], None],

@@ -23,8 +23,8 @@ from cosyvoice_cpu.quantization.kernels import KERNELS
 from cosyvoice_cpu.quantization.players import Call, Player
 from cosyvoice_cpu.quantization.rewrite import WEIGHT
 from cosyvoice_cpu.quantization.stored import read_weights
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance
 
 PLAYED: tuple[ComponentName, ...] = ("speech_lm", "flow_estimator")
 _PROBED = (0, 4, 9)  # first, middle and last of the flow's steps; the speech LM has one call
@@ -46,7 +46,7 @@ class LayerSensitivity:
 def measure_sensitivity(
     stages: BundleStages,
     plan: ComponentPlan,
-    item: Item,
+    item: Utterance,
     findings: Findings,
     progress: Callable[[float], None],
 ) -> list[LayerSensitivity]:
@@ -93,7 +93,7 @@ def worst_layers(rows: Sequence[LayerSensitivity], gain_db: float) -> list[str]:
     return chosen
 
 
-def shortened(item: Item) -> Item:
+def shortened(item: Utterance) -> Utterance:
     """The last second of the prompt and the first behind it."""
     prompt = item.prompt_tokens[-_TOKENS:]
     per_token = len(item.prompt_mel) // max(len(item.prompt_tokens), 1)

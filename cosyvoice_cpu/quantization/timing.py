@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance
 
 _TOKENS = 12  # decoded per round
 _ROUNDS, _FEWEST_ROUNDS = 7, 3
@@ -17,7 +17,9 @@ _MOST_SECONDS = 10.0  # after which the fewest rounds are enough
 _LEAST_SECONDS = 0.002  # of a round: shorter ones measure the clock
 
 
-def speedup_of(name: ComponentName, sides: tuple[BundleStages, BundleStages], item: Item) -> float:
+def speedup_of(
+    name: ComponentName, sides: tuple[BundleStages, BundleStages], item: Utterance
+) -> float:
     """Time of the first side / time of the second, on a call that its component does most of.
 
     Decoded tokens of the speech LM, the flow's condition, a flow step, a waveform.
@@ -26,7 +28,7 @@ def speedup_of(name: ComponentName, sides: tuple[BundleStages, BundleStages], it
     return alternating_ratio(first, second)
 
 
-def _decoding(stages: BundleStages, item: Item) -> Callable[[], None]:
+def _decoding(stages: BundleStages, item: Utterance) -> Callable[[], None]:
     session = stages.speech_lm_session()
     session.prefill(item.text_ids, item.prompt_text_ids, item.prompt_tokens)
 
@@ -37,7 +39,7 @@ def _decoding(stages: BundleStages, item: Item) -> Callable[[], None]:
     return call
 
 
-def _flow_step(stages: BundleStages, item: Item) -> Callable[[], None]:
+def _flow_step(stages: BundleStages, item: Utterance) -> Callable[[], None]:
     frames, bins = _frames(stages, item), item.prompt_mel.shape[1]
     rng = np.random.default_rng(0)
     x, mu, cond = (rng.standard_normal((2, bins, frames)).astype(np.float32) for _ in range(3))
@@ -50,7 +52,7 @@ def _flow_step(stages: BundleStages, item: Item) -> Callable[[], None]:
     return call
 
 
-def _condition(stages: BundleStages, item: Item) -> Callable[[], None]:
+def _condition(stages: BundleStages, item: Utterance) -> Callable[[], None]:
     def call() -> None:
         stages.flow_condition(
             item.tokens,
@@ -62,7 +64,7 @@ def _condition(stages: BundleStages, item: Item) -> Callable[[], None]:
     return call
 
 
-def _waveform(stages: BundleStages, item: Item) -> Callable[[], None]:
+def _waveform(stages: BundleStages, item: Utterance) -> Callable[[], None]:
     frames, bins = _frames(stages, item), item.prompt_mel.shape[1]
     mel = np.random.default_rng(0).standard_normal((bins, frames)).astype(np.float32)
     source = stages.f0_to_source(np.full(frames, 100, np.float32))
@@ -73,12 +75,12 @@ def _waveform(stages: BundleStages, item: Item) -> Callable[[], None]:
     return call
 
 
-def _frames(stages: BundleStages, item: Item) -> int:
+def _frames(stages: BundleStages, item: Utterance) -> int:
     tokens = len(item.prompt_tokens) + len(item.tokens)
     return round(tokens * stages.manifest.audio.mel_frames_per_token)
 
 
-_CALLS: dict[ComponentName, Callable[[BundleStages, Item], Callable[[], None]]] = {
+_CALLS: dict[ComponentName, Callable[[BundleStages, Utterance], Callable[[], None]]] = {
     "speech_lm": _decoding,
     "flow_encoder": _condition,
     "flow_estimator": _flow_step,

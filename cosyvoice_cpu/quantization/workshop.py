@@ -24,8 +24,8 @@ from cosyvoice_cpu.quantization.search import Attempt, Candidate
 from cosyvoice_cpu.quantization.sensitivity import PLAYED, measure_sensitivity, worst_layers
 from cosyvoice_cpu.quantization.timing import speedup_of
 from cosyvoice_cpu.quantization.trial import trial_bundle
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance
 
 _MARGIN_DB = 1.0  # that putting layers back is to bring beyond the limit: sums are estimates
 _FEW = 0.25  # of the layers; a candidate that needs more is the wrong one
@@ -145,7 +145,7 @@ class Workshop:
         trial = trial_bundle(self._source, plan.name, plan.precision, folder)
         return BundleStages(trial, self._threads)
 
-    def _measure(self, trial: _Trial, item: Item) -> dict[str, float]:
+    def _measure(self, trial: _Trial, item: Utterance) -> dict[str, float]:
         reference, findings = self._materials.reference, self._materials.findings
         steps = self._source.manifest.synthesis.solver_steps
         want = reference_outputs(reference, item, steps, trial.plan.name, findings)

@@ -31,9 +31,9 @@ from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
 from cosyvoice_cpu.quantization.gate import gate
 from cosyvoice_cpu.quantization.recipe import load_recipe, recipe_names
-from cosyvoice_cpu.requests import random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stages import load_bundle
+from cosyvoice_cpu.utterances import random_utterances
 
 STRICT = """
 name = "strict"
@@ -145,7 +145,7 @@ def measured(bundle: Path, component: str) -> dict[str, QualityResult]:
     sides = BundleStages.load(float_bundle()), BundleStages.load(bundle, trust=True)
     limits = {component: load_recipe("int8").components[component].limits}  # type: ignore[index]
     steps = sides[0].manifest.synthesis.solver_steps
-    results = gate(*sides, random_items(sides[0].manifest), limits, steps)
+    results = gate(*sides, random_utterances(sides[0].manifest), limits, steps)
     return {result.measure: result for result in results}
 
 

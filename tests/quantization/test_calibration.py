@@ -19,8 +19,8 @@ from cosyvoice_cpu.quantization.calibration import (
     read_pairs,
     split_items,
 )
-from cosyvoice_cpu.requests import random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import random_utterances
 
 DATA = CALIBRATION
 
@@ -161,7 +161,7 @@ def test_a_transcript_of_another_recording_is_noticed(
 
 
 def test_items_to_calibrate_with_are_not_measured_on(tiny_bundle: Path) -> None:
-    items = random_items(BundleStages.load(tiny_bundle).manifest, count=6)
+    items = random_utterances(BundleStages.load(tiny_bundle).manifest, count=6)
     fitted, held_out = split_items(items)
     assert [item.name for item in fitted] == ["random 2", "random 5"]
     assert [item.name for item in held_out] == ["random 1", "random 3", "random 4", "random 6"]
@@ -173,6 +173,6 @@ def test_items_to_calibrate_with_are_not_measured_on(tiny_bundle: Path) -> None:
 
 
 def test_a_single_pair_is_too_little(tiny_bundle: Path) -> None:
-    items = random_items(BundleStages.load(tiny_bundle).manifest)
+    items = random_utterances(BundleStages.load(tiny_bundle).manifest)
     with pytest.raises(UsageError, match="1 text/audio pair is too little to calibrate on"):
         split_items(items)

@@ -14,8 +14,8 @@ from support.quantization_examples import float_bundle
 
 from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.quantization.players import Player, graph_for
-from cosyvoice_cpu.requests import random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import random_utterances
 from tools.compare_nncf import nncf_models, with_shapes
 from tools.compare_recipes import compare_recipes
 
@@ -69,7 +69,7 @@ def test_bundles_are_kept_on_request(tmp_path: Path) -> None:
 
 def test_every_value_of_a_graph_gets_its_shape_for_nncf() -> None:
     stages = BundleStages.load(float_bundle())
-    (item,) = random_items(stages.manifest, prompt=8, tokens=12)
+    (item,) = random_utterances(stages.manifest, prompt=8, tokens=12)
     graph = graph_for(stages.bundle, "flow_estimator", item)
     call = next(Player(stages, "flow_estimator", lambda model: None).play(item))
     model = onnx.load(str(graph))

@@ -28,8 +28,8 @@ from cosyvoice_cpu.quantization.parameters import LayerParameters
 from cosyvoice_cpu.quantization.recipe import Activations
 from cosyvoice_cpu.quantization.static import pack_static
 from cosyvoice_cpu.quantization.stored import read_weights
-from cosyvoice_cpu.requests import Item, random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance, random_utterances
 
 # Bounds of a float32 bundle against the torch networks (docs of the export).
 PARITY = {
@@ -56,8 +56,8 @@ def bundle() -> Bundle:
 
 
 @cache
-def item() -> Item:
-    return random_items(bundle().manifest, seed=5)[0]
+def item() -> Utterance:
+    return random_utterances(bundle().manifest, seed=5)[0]
 
 
 @cache
@@ -158,7 +158,7 @@ def test_every_observer_gives_a_range_around_zero(observer: str) -> None:
         "flow_encoder",
         ["ahead", "speaker"],
         Activations(observer=observer),  # type: ignore[arg-type]
-        random_items(bundle().manifest, count=2),
+        random_utterances(bundle().manifest, count=2),
     )
     assert found.observer == observer
     assert found.method.startswith("torch.ao.quantization")

@@ -26,9 +26,9 @@ from cosyvoice_cpu.quantization.fx.engine import TorchStages
 from cosyvoice_cpu.quantization.gate import gate
 from cosyvoice_cpu.quantization.parameters import CalibrationReport
 from cosyvoice_cpu.quantization.recipe import load_recipe, parse_recipe
-from cosyvoice_cpu.requests import random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stage_api import Stages
+from cosyvoice_cpu.utterances import random_utterances
 from tools.compare_engines import agreements, speeds
 
 FX = "fx-int8"
@@ -54,7 +54,7 @@ def outputs(bundle: Path, engine: type[BundleStages]) -> Outputs:
     reference = None if bundle == float_bundle() else outputs(float_bundle(), BundleStages)
     stages: Stages = engine.load(bundle)
     manifest = open_bundle(bundle).manifest
-    item = random_items(manifest, seed=5)[0]
+    item = random_utterances(manifest, seed=5)[0]
     return Outputs(stages, item, manifest.synthesis.solver_steps, reference)
 
 
@@ -94,7 +94,7 @@ def test_integer_convolutions_agree_in_both_engines(output: str) -> None:
 def test_the_torch_engine_speaks_in_int8() -> None:
     stages = TorchStages.load(int8_bundle(FX))
     tokens = stages.generate_speech_tokens(ids("lm_text_ids"), max_tokens=20)
-    item = random_items(stages.manifest)[0]
+    item = random_utterances(stages.manifest)[0]
     prompt = {
         "prompt_tokens": item.prompt_tokens,
         "prompt_mel": item.prompt_mel,
@@ -108,7 +108,7 @@ def test_the_torch_engine_speaks_in_int8() -> None:
 def test_the_gate_judges_the_torch_engine_as_any_other() -> None:
     sides = BundleStages.load(float_bundle()), TorchStages.load(int8_bundle(FX))
     limits = {name: part.limits for name, part in load_recipe(FX).components.items()}
-    items = random_items(sides[0].manifest)
+    items = random_utterances(sides[0].manifest)
     results = gate(*sides, items, limits, sides[0].manifest.synthesis.solver_steps)
     assert [result for result in results if not result.passed] == []
 
@@ -116,7 +116,7 @@ def test_the_gate_judges_the_torch_engine_as_any_other() -> None:
 def test_the_engines_of_one_bundle_are_compared_in_quality_and_speed() -> None:
     reference = BundleStages.load(float_bundle())
     sides = BundleStages.load(int8_bundle(FX)), TorchStages.load(int8_bundle(FX))
-    items = random_items(reference.manifest)
+    items = random_utterances(reference.manifest)
     rows = agreements(reference, sides, items)
     limits = {name: part.limits for name, part in load_recipe(FX).components.items()}
     steps = reference.manifest.synthesis.solver_steps

@@ -17,7 +17,7 @@ from cosyvoice_cpu.quantization.component import ComponentPlan, plan_component
 from cosyvoice_cpu.quantization.layer_timing import layer_speedups
 from cosyvoice_cpu.quantization.recipe import load_recipe, parse_recipe
 from cosyvoice_cpu.quantization.search import Attempt, Candidate, candidates_of, fastest, pooled
-from cosyvoice_cpu.requests import random_items
+from cosyvoice_cpu.utterances import random_utterances
 
 SEARCH = """
 name = "mine"
@@ -143,7 +143,7 @@ def test_auto_writes_a_bundle_whatever_it_puts_back(tmp_path: Path) -> None:
 
 def test_every_quantized_layer_is_timed(tmp_path: Path) -> None:
     bundle = open_bundle(float_bundle())
-    (item,) = random_items(bundle.manifest, prompt=4, tokens=8)
+    (item,) = random_utterances(bundle.manifest, prompt=4, tokens=8)
     for name, part in load_recipe("int8").components.items():
         plan = plan_component(bundle, name, part)
         speedups = layer_speedups(plan, item, threads=1)

@@ -22,13 +22,13 @@ from cosyvoice_cpu.quantization.sensitivity import (
     shortened,
     worst_layers,
 )
-from cosyvoice_cpu.requests import random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import random_utterances
 
 
 def rows_of(name: ComponentName, part: ComponentRecipe) -> list[LayerSensitivity]:
     stages = BundleStages.load(float_bundle())
-    (item,) = random_items(stages.manifest, prompt=8, tokens=12)
+    (item,) = random_utterances(stages.manifest, prompt=8, tokens=12)
     plan = plan_component(stages.bundle, name, part)
     return measure_sensitivity(stages, plan, item, Findings(stages.manifest), lambda done: None)
 
@@ -67,7 +67,7 @@ def test_the_fewest_layers_are_named_that_bring_the_gain() -> None:
 
 
 def test_an_item_is_shortened_around_the_end_of_its_prompt() -> None:
-    (item,) = random_items(BundleStages.load(float_bundle()).manifest, prompt=40, tokens=60)
+    (item,) = random_utterances(BundleStages.load(float_bundle()).manifest, prompt=40, tokens=60)
     short = shortened(item)
     assert short.prompt_tokens == item.prompt_tokens[15:]
     assert short.tokens == item.tokens[:25]
@@ -94,7 +94,7 @@ def test_the_command_writes_tables_and_a_picture(tmp_path: Path) -> None:
 def test_smoothed_layers_are_measured_with_their_scales() -> None:
     """A network is the same in float whatever its scales, so no layer may become far worse."""
     stages = BundleStages.load(float_bundle())
-    items = random_items(stages.manifest, count=2, prompt=8, tokens=12)
+    items = random_utterances(stages.manifest, count=2, prompt=8, tokens=12)
     findings = Findings(stages.manifest)
     materials = Materials(stages, items[:1], items[1:], findings, lambda what, done: None)
     for name, part in load_recipe("smooth-int8").components.items():

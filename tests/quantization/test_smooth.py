@@ -25,14 +25,14 @@ from cosyvoice_cpu.quantization.players import graph_for
 from cosyvoice_cpu.quantization.recipe import load_recipe
 from cosyvoice_cpu.quantization.smooth import SEARCHED, find_smoothing
 from cosyvoice_cpu.quantization.stored import read_weights
-from cosyvoice_cpu.requests import Item, random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.utterances import Utterance, random_utterances
 
 COMPONENTS: tuple[ComponentName, ...] = ("speech_lm", "flow_estimator")
 
 
-def item_of(bundle: Bundle) -> Item:
-    (item,) = random_items(bundle.manifest, prompt=8, tokens=16)
+def item_of(bundle: Bundle) -> Utterance:
+    (item,) = random_utterances(bundle.manifest, prompt=8, tokens=16)
     return item
 
 
@@ -79,7 +79,7 @@ def test_folded_scales_change_nothing_in_float(name: ComponentName, tmp_path: Pa
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_observing_sees_what_enters_every_layer(name: ComponentName) -> None:
     stages = BundleStages.load(float_bundle())
-    items = random_items(stages.manifest, count=2, prompt=8, tokens=16)
+    items = random_utterances(stages.manifest, count=2, prompt=8, tokens=16)
     seen = observed_layers(observe(stages, name, items, lambda done: None))
     folds, floats = folds_and_weights(stages.bundle, name)
     assert {fold.layer for fold in folds} < {*seen, "x"}

@@ -24,8 +24,8 @@ from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import solver_times
 from cosyvoice_cpu.evaluation.parity.measures import spectrum_difference_db, sqnr_db
-from cosyvoice_cpu.requests import Item
 from cosyvoice_cpu.stage_api import FlowCondition, Stages
+from cosyvoice_cpu.utterances import Utterance
 
 _PROBED_STEPS = (0, 4, 9)  # first, middle and last of ten: activations change with time
 
@@ -34,7 +34,7 @@ class Outputs:
     """What one side makes of an item; each array is computed when it is first asked for."""
 
     def __init__(
-        self, stages: Stages, item: Item, steps: int, reference: Outputs | None = None
+        self, stages: Stages, item: Utterance, steps: int, reference: Outputs | None = None
     ) -> None:
         """`steps` of the solver; without `reference` this side is the reference."""
         self._stages, self._item, self._steps = stages, item, steps

@@ -26,10 +26,10 @@ from cosyvoice_cpu.evaluation.parity.verify_graphs import graph_problems
 from cosyvoice_cpu.frontend.prompt_spec import voice_model
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 from cosyvoice_cpu.frontend.speakers import Speaker
-from cosyvoice_cpu.requests import Item, random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.stages import load_reference
+from cosyvoice_cpu.utterances import Utterance, random_utterances
 
 Progress = Callable[[str, float], None]
 """(what is under way, share of it that is done, 0..1)."""
@@ -183,7 +183,7 @@ def _parity(
 ) -> Iterator[Check]:
     stages = BundleStages(bundle, threads)
     manifest = bundle.manifest
-    (item,) = random_items(manifest)
+    (item,) = random_utterances(manifest)
     want = Outputs(reference, item, manifest.synthesis.solver_steps)
     got = Outputs(stages, item, manifest.synthesis.solver_steps, want)
     for count, row in enumerate(ROWS):
@@ -214,7 +214,7 @@ def _parity(
             yield _greedy(stages, reference, item)
 
 
-def _greedy(stages: Stages, reference: Stages, item: Item) -> Check:
+def _greedy(stages: Stages, reference: Stages, item: Utterance) -> Check:
     """Greedy decoding through the KV cache: in float32 the tokens are the same, every one."""
     tokens = [
         side.generate_speech_tokens(

@@ -34,11 +34,11 @@ from cosyvoice_cpu.evaluation.quality.thresholds import (
 from cosyvoice_cpu.evaluation.quality.words import normalized_words
 from cosyvoice_cpu.frontend.prompt_spec import voice_model
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
-from cosyvoice_cpu.requests import random_items
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stages import load_reference
 from cosyvoice_cpu.synthesis.prompts import Prompt, build_prompt
 from cosyvoice_cpu.synthesis.rules import synthesis_rules
+from cosyvoice_cpu.utterances import random_utterances
 
 DEFAULT_ITEMS = 20
 _SAFE_TEXT_IDS = 200  # single bytes of every byte-level vocabulary: present in all
@@ -178,7 +178,7 @@ def setting_of(stages: BundleStages, speakers: Path | None, notes: list[str]) ->
 
 
 def _random_prompt(manifest: Manifest) -> Prompt:
-    (item,) = random_items(manifest)
+    (item,) = random_utterances(manifest)
     return Prompt(
         mode="zero-shot",
         text="",

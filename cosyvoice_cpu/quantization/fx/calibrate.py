@@ -22,7 +22,7 @@ from cosyvoice_cpu.quantization.fx.engine import NETWORKS, TorchStages, load_net
 from cosyvoice_cpu.quantization.fx.observe import METHOD, observe
 from cosyvoice_cpu.quantization.parameters import Calibration
 from cosyvoice_cpu.quantization.recipe import Activations
-from cosyvoice_cpu.requests import Item
+from cosyvoice_cpu.utterances import Utterance
 
 
 def calibrate(
@@ -30,7 +30,7 @@ def calibrate(
     name: ComponentName,
     layers: Sequence[str],
     activations: Activations,
-    items: Sequence[Item],
+    items: Sequence[Utterance],
     *,
     weights: Mapping[str, Weight] | None = None,
     threads: int = 1,
@@ -59,7 +59,7 @@ def calibrate(
     return Calibration(METHOD, activations.observer, [item.name for item in items], found)
 
 
-def _speak(stages: TorchStages, name: ComponentName, item: Item) -> None:
+def _speak(stages: TorchStages, name: ComponentName, item: Utterance) -> None:
     if name == "speech_lm":
         stages.speech_lm_logits(
             item.text_ids,

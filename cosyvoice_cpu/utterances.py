@@ -1,4 +1,8 @@
-"""What both sides of a comparison are given to compute: the same ids, prompt and embedding."""
+"""The one request that every component can be run on: ids, prompt and embedding of an utterance.
+
+Parity, calibration, timing, profile and gate all run components on these; see
+`cosyvoice_cpu.component_runner`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ _LOWEST_TEXT_IDS = 200  # single bytes in every byte-level vocabulary, so presen
 
 
 @dataclass(frozen=True, eq=False)
-class Item:
+class Utterance:
     """One utterance, teacher-forced: its speech tokens are given, not drawn."""
 
     name: str
@@ -21,16 +25,16 @@ class Item:
     text_ids: list[int]
     prompt_tokens: list[int]  # [P]
     tokens: list[int]  # [N], behind the prompt's
-    prompt_mel: Floats  # [2 P, 80], log-mel
+    prompt_mel: Floats  # [frames of P tokens, mel bins], log-mel
     embedding: Floats  # [192], as cached
 
 
-def random_items(
+def random_utterances(
     manifest: Manifest, count: int = 1, prompt: int = 25, tokens: int = 50, seed: int = 0
-) -> list[Item]:
-    """`count` items of random ids of the model's own range: no audio and no front end needed.
+) -> list[Utterance]:
+    """`count` utterances of random ids of the model's own range: no audio, no front end needed.
 
-    `prompt` and `tokens` are numbers of speech tokens, 25 a second.
+    `prompt` and `tokens` are numbers of speech tokens.
     """
     rng = np.random.default_rng(seed)
     synthesis = manifest.synthesis
@@ -42,11 +46,11 @@ def random_items(
     def text(number: int) -> list[int]:
         return [int(i) for i in rng.integers(0, _LOWEST_TEXT_IDS, number)]
 
-    items = []
+    utterances = []
     for number in range(count):
         shape = (frames, synthesis.mel.num_mels)
-        items.append(
-            Item(
+        utterances.append(
+            Utterance(
                 name=f"random {number + 1}",
                 prompt_text_ids=text(8),
                 text_ids=text(12),
@@ -57,4 +61,4 @@ def random_items(
                 embedding=rng.standard_normal(synthesis.speaker_embedding_size).astype(np.float32),
             )
         )
-    return items
+    return utterances
