@@ -103,7 +103,7 @@ def bench(
             repeat=repeat,
             config=config_of(checkpoint, given),
             measure_loading=not no_loading,
-            tell=note,
+            notify=note,
         )
     finally:
         if not keep:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 
 from cosyvoice_cpu.errors import one_line
+from cosyvoice_cpu.progress import Progress, no_progress
 
 
 def print_json(content: dict[str, Any]) -> None:
@@ -32,18 +33,18 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Callable[[str, float], None]]:
+def progress_bar() -> Iterator[Progress]:
     """A function to call with (what is under way, share of it that is done, 0..1).
 
     Shows a bar with the time left if stderr is a terminal, and nothing otherwise.
     """
     if not sys.stderr.isatty():
-        yield _show_nothing
+        yield no_progress
         return
+    from rich import progress
     from rich.console import Console
     from rich.progress import (
         BarColumn,
-        Progress,
         TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
@@ -55,10 +56,6 @@ def progress_bar() -> Iterator[Callable[[str, float], None]]:
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
         yield lambda what, done: bar.update(task, description=what, completed=done)
-
-
-def _show_nothing(what: str, done: float) -> None:
-    pass

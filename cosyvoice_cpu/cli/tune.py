@@ -25,7 +25,7 @@ def tune(
 
     default = default_threads()
     numbers = thread_candidates(len(usable_cpus()), default)
-    result = tune_threads(bundle, numbers, repeat=repeat, tell=note)
+    result = tune_threads(bundle, numbers, repeat=repeat, notify=note)
     if json:
         print_json(
             {

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from cosyvoice_cpu.checkpoint.synthetic import FULL, TINY
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.evaluation.bench.chart import svg
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec
 from cosyvoice_cpu.evaluation.bench.flops import (
     flow_step_work,
@@ -24,7 +23,7 @@ from cosyvoice_cpu.evaluation.bench.flops import (
 )
 from cosyvoice_cpu.evaluation.bench.peak_throughput import Ceilings
 from cosyvoice_cpu.evaluation.bench.probe_graphs import int8_matmul_model, matmul_model
-from cosyvoice_cpu.evaluation.bench.report import compare, markdown, to_csv, write_files
+from cosyvoice_cpu.evaluation.bench.report import chart, compare, markdown, to_csv, write_files
 from cosyvoice_cpu.evaluation.bench.run import METRICS, Bench, Row, Statistic
 from cosyvoice_cpu.evaluation.bench.smoke_checks import Results, differences, problem
 from cosyvoice_cpu.evaluation.bench.tune import Candidate, choose, thread_candidates
@@ -175,7 +174,7 @@ def test_a_table_has_a_line_per_row_and_says_why_a_row_has_no_figures():
 def test_the_chart_is_a_picture_with_three_stages_per_measured_row(tmp_path):
     bench = a_bench(eager=(7.0, 6.9, 7.2), **{"a<b&c": (5.0, 4.9, 5.1)})
     bench.rows.append(Row(EngineSpec("broken", "bundle", "b"), status="refused"))
-    root = ET.fromstring(svg(bench, "10 s of speech"))
+    root = ET.fromstring(chart(bench, "10 s of speech"))
     titles = [node.text for node in root.iter("{http://www.w3.org/2000/svg}title")]
     assert len(titles) == 6
     assert "a<b&c, vocoder: 5.00 s" in titles

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 from support.command_line import CLIP, CLIPS, TRANSCRIPT
 
-from cosyvoice_cpu.evaluation.quality import load_recogniser, load_resemblyzer
+from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
 from cosyvoice_cpu.evaluation.quality.recogniser import missing_packages as lacks_recogniser
-from cosyvoice_cpu.evaluation.quality.speakers import cosine
+from cosyvoice_cpu.evaluation.quality.speakers import cosine, load_resemblyzer
 from cosyvoice_cpu.evaluation.quality.speakers import missing_packages as lacks_judge
 from cosyvoice_cpu.evaluation.quality.words import text_errors
 from cosyvoice_cpu.frontend import resample
@@ -32,7 +32,8 @@ find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name in hidden else find(name)
 sys.meta_path.insert(0, Hide())
 from cosyvoice_cpu.errors import MissingExtraError
-from cosyvoice_cpu.evaluation.quality import load_recogniser, load_resemblyzer
+from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
+from cosyvoice_cpu.evaluation.quality.speakers import load_resemblyzer
 for load in (load_recogniser, load_resemblyzer):
     try:
         load()

@@ -1,20 +1,16 @@
-"""The sentence list, the table's formats, the floors and the pictures."""
+"""The sentence list, the table's formats and the floors."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import struct
-import zlib
-from pathlib import Path
 
-import numpy as np
 import pytest
 from support.bundle_examples import make_bundle
 
 from cosyvoice_cpu.bundle.reader import read_manifest
-from cosyvoice_cpu.errors import OutputError, UsageError
+from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.quality.formats import (
     remarks,
     to_csv,
@@ -23,8 +19,6 @@ from cosyvoice_cpu.evaluation.quality.formats import (
     to_markdown,
 )
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, named
-from cosyvoice_cpu.evaluation.quality.plots import side_by_side, write_picture
-from cosyvoice_cpu.evaluation.quality.png import png_bytes
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence, all_sentences, first_sentences
 from cosyvoice_cpu.evaluation.quality.table import ItemResult, QualityTable
 from cosyvoice_cpu.evaluation.quality.thresholds import (
@@ -190,60 +184,3 @@ def test_a_quantized_component_has_the_looser_limit_and_only_it(tmp_path):
         "audio_correlation",
         "loudness_change_db",
     }
-
-
-# Pictures
-
-
-def read_png(content: bytes) -> np.ndarray:
-    """Pixels of an unfiltered RGB file, every checksum compared."""
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
-    place, data, size = 8, b"", (0, 0)
-    while place < len(content):
-        (length,) = struct.unpack(">I", content[place : place + 4])
-        chunk = content[place + 4 : place + 8 + length]
-        (checksum,) = struct.unpack(">I", content[place + 8 + length : place + 12 + length])
-        assert checksum == zlib.crc32(chunk)
-        if chunk[:4] == b"IHDR":
-            size = struct.unpack(">II", chunk[4:12])
-        elif chunk[:4] == b"IDAT":
-            data += chunk[4:]
-        place += 12 + length
-    width, height = size
-    lines = np.frombuffer(zlib.decompress(data), np.uint8).reshape(height, 1 + 3 * width)
-    assert not lines[:, 0].any()
-    return lines[:, 1:].reshape(height, width, 3)
-
-
-def test_a_png_holds_the_pixels_it_was_made_of():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
-    assert np.array_equal(read_png(png_bytes(pixels)), pixels)
-
-
-@pytest.mark.parametrize("shape", [(0, 4, 3), (4, 4), (4, 4, 4)])
-def test_what_is_no_image_is_refused(shape):
-    with pytest.raises(ValueError, match="is no image"):
-        png_bytes(np.zeros(shape, np.uint8))
-
-
-def test_a_tone_is_a_bright_line_on_dark_ground_in_both_panels(tmp_path: Path):
-    time = np.arange(24000) / 24000
-    tone = np.sin(2 * np.pi * 1000 * time).astype(np.float32)
-    write_picture(tmp_path / "new" / "tone.png", [tone, tone], 24000)
-    pixels = read_png((tmp_path / "new" / "tone.png").read_bytes())
-    assert pixels.shape == (240, 100 + 8 + 100, 3)
-    assert np.array_equal(pixels[:, :100], pixels[:, 108:])
-    brightest = pixels[:, 50].sum(1).argmax()
-    assert 120 < brightest < 220  # 1 kHz is in the lower half
-    assert pixels[10, 50].sum() < 200
-
-
-def test_audio_too_short_for_a_spectrum_has_an_empty_panel():
-    tone = np.ones(24000, np.float32)
-    assert side_by_side([tone, np.zeros(0, np.float32)], 24000).shape == (240, 100 + 8 + 24, 3)
-
-
-def test_a_picture_that_cant_be_written_is_named(tmp_path: Path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="file"):
-        write_picture(tmp_path / "file" / "tone.png", [np.ones(24000, np.float32)], 24000)

@@ -17,18 +17,12 @@ from support.networks_golden import CHECKPOINT
 from cosyvoice_cpu.bundle.manifest import MANIFEST_NAME
 from cosyvoice_cpu.bundle.reader import read_manifest
 from cosyvoice_cpu.errors import SynthesisError, UsageError
-from cosyvoice_cpu.evaluation.quality import (
-    MEASURES,
-    Ears,
-    QualityReport,
-    Setting,
-    Side,
-    check_quality,
-    compare,
-    first_sentences,
-    named,
-)
-from cosyvoice_cpu.evaluation.quality.checking import is_embedded_demo
+from cosyvoice_cpu.evaluation.quality.checking import QualityReport, check_quality, is_embedded_demo
+from cosyvoice_cpu.evaluation.quality.comparison import compare
+from cosyvoice_cpu.evaluation.quality.estimators import Ears
+from cosyvoice_cpu.evaluation.quality.measures import MEASURES, named
+from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
+from cosyvoice_cpu.evaluation.quality.systems import Setting, Side
 from cosyvoice_cpu.export.exporter import export_checkpoint
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.synthesis.prompts import Prompt

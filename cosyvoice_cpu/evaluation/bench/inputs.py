@@ -19,6 +19,7 @@ from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec, Variant
 from cosyvoice_cpu.evaluation.bench.workload import Workload
+from cosyvoice_cpu.progress import Notify
 
 # Rows by name: torch variants of the checkpoint, then bundles that are made of it.
 TORCH_ROWS: dict[str, Variant] = {"eager": "float32", "bf16": "bfloat16", "compile": "compile"}
@@ -28,19 +29,19 @@ _INT8_RECIPE = "int8"
 _LEAST_SECONDS = 20  # that graphs are made for, so that shorter requests use the same bundle
 SYNTHETIC_GENERATIONS = ("cosyvoice3",)
 
-Tell = Callable[[str], None]
-
 
 class Materials:
     """A work folder, and what was made in it by this object."""
 
-    def __init__(self, folder: Path | None, workload: Workload, threads: int, tell: Tell) -> None:
+    def __init__(
+        self, folder: Path | None, workload: Workload, threads: int, notify: Notify
+    ) -> None:
         """`folder` None takes `bench` in the user's cache."""
         self._folder = folder or cache_folder() / "bench"
         needed = ceil(workload.seconds + workload.prompt_seconds)
         self._max_seconds = float(max(needed, _LEAST_SECONDS))
         self._threads = threads
-        self._tell = tell
+        self._notify = notify
         self._made: list[Path] = []
 
     def synthetic_checkpoint(self, generation: str) -> Path:
@@ -57,7 +58,7 @@ class Materials:
 
         path = self._folder / f"synthetic-{generation}"
         return self._made_once(
-            path, lambda: make_synthetic_checkpoint(path, size="full", progress=self._tell)
+            path, lambda: make_synthetic_checkpoint(path, size="full", progress=self._notify)
         )
 
     def rows(
@@ -125,7 +126,7 @@ class Materials:
                 self._folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise output_error(self._folder, error) from error
-            self._tell(f"making {path}")
+            self._notify(f"making {path}")
             make()
             self._made.append(path)
         return path

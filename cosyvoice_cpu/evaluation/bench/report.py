@@ -1,4 +1,4 @@
-"""A bench as Markdown, as CSV, and compared with an earlier CSV."""
+"""A bench as Markdown, as CSV and as a chart, and compared with an earlier CSV."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from pathlib import Path
 
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.evaluation.bench.chart import svg
 from cosyvoice_cpu.evaluation.bench.run import METRICS, Bench, Row, Statistic
+from cosyvoice_cpu.evaluation.plots import COLOURS, Bar, Part, bar_chart
 from cosyvoice_cpu.system.machine import Machine
 
 _NOISE_SHARE = 0.05  # medians closer than this are equal, whatever the spread says
 _KEY_COLUMNS = ("seconds", "prompt_seconds", "threads")  # what must agree to compare
 _MISSING = "–"
 _LARGEST_CSV = 1 << 20  # bytes; a row takes a thousand
+
+_LABELS = {"speech_lm": "speech LM", "flow": "flow", "vocoder": "vocoder"}
 
 _MARKDOWN_HEAD = (
     "row",
@@ -138,12 +140,34 @@ def _plain(value: object) -> object:
     return "" if value is None else value
 
 
+def chart(bench: Bench, title: str) -> str:
+    """SVG text: a bar per measured row, its stages side by side in seconds, the RTF at its end."""
+    bars = [
+        Bar(
+            row.spec.name,
+            [
+                Part(
+                    seconds := row.metrics[f"{stage}_s"].median,
+                    colour,
+                    f"{row.spec.name}, {_LABELS[stage]}: {seconds:.2f} s",
+                )
+                for stage, colour in COLOURS.items()
+            ],
+            f"RTF {row.metrics['rtf'].median:.2f}",
+        )
+        for row in bench.rows
+        if row.status == "ok"
+    ]
+    legend = {_LABELS[stage]: colour for stage, colour in COLOURS.items()}
+    return bar_chart(title, bars, legend=legend)
+
+
 def write_files(bench: Bench, machine: Machine, prefix: Path) -> list[Path]:
     """`prefix`.csv, .md and .svg, each whole or absent. Raises: OutputError."""
     contents = {
         "csv": to_csv(bench, machine),
         "md": markdown(bench, machine) + "\n",
-        "svg": svg(bench, f"{bench.workload.seconds:g} s of speech on {machine.cpu}"),
+        "svg": chart(bench, f"{bench.workload.seconds:g} s of speech on {machine.cpu}"),
     }
     paths = []
     for suffix, content in contents.items():

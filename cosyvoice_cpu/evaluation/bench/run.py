@@ -12,7 +12,7 @@ import contextlib
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from cosyvoice_cpu.evaluation.bench.workload import (
     SOLVER_STEPS,
     Workload,
 )
+from cosyvoice_cpu.progress import Notify, no_notice
 from cosyvoice_cpu.system.memory import ResidentMemory
 from cosyvoice_cpu.system.page_cache import drop_from_cache
 
@@ -37,8 +38,6 @@ from cosyvoice_cpu.system.page_cache import drop_from_cache
 METRICS = ("prefill_s", "token_ms", "step_s", "speech_lm_s", "flow_s", "vocoder_s", "rtf")
 _OVER_BOUND = 1.6  # typical time over the least time
 _LOADED_BYTES_PER_SECOND = 0.5e9
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -96,12 +95,12 @@ def run_bench(
     config: CheckpointConfig | None = None,
     ceilings: Ceilings | None = None,
     measure_loading: bool = True,
-    tell: Tell | None = None,
+    notify: Notify = no_notice,
 ) -> Bench:
     """Measure `specs` in one alternating run.
 
     `config` gives the sizes of the model, for the least time that its work can take; None leaves
-    that out. `ceilings` are measured before and after the rows if not given. `tell` hears what is
+    that out. `ceilings` are measured before and after the rows if not given. `notify` gets what is
     under way. A row that fails or computes nonsense is reported as such and does not stop the
     others. Raises: UsageError for a run without rows.
     """
@@ -111,20 +110,19 @@ def run_bench(
         )
     if repeat < 1:
         raise UsageError(f"{repeat} repetitions measure nothing", "give 1 or more")
-    say = tell or _say_nothing
     measured = ceilings is None
     if ceilings is None:
-        say("measuring what this machine reaches at best")
+        notify("measuring what this machine reaches at best")
         ceilings = measure_ceilings_apart(threads)
     if config is not None:
         minutes = expected_seconds(specs, config, workload, ceilings, repeat) / 60
-        say(f"{len(specs)} rows, {repeat} repetitions: about {minutes:.0f} minutes")
+        notify(f"{len(specs)} rows, {repeat} repetitions: about {minutes:.0f} minutes")
     rows = [Row(spec, bytes=spec.bytes) for spec in specs]
     if measure_loading:
         for row in rows:
-            say(f"{row.spec.name}: loading, cold and warm")
+            notify(f"{row.spec.name}: loading, cold and warm")
             _measure_loading(row, workload, threads)
-    _measure_in_turn(rows, workload, threads, repeat, say)
+    _measure_in_turn(rows, workload, threads, repeat, notify)
     if measured:
         ceilings = ceilings.best_of(measure_ceilings_apart(threads))
     if config is not None:
@@ -172,7 +170,7 @@ def _load_once(spec: EngineSpec, workload: Workload, threads: int) -> float:
 
 
 def _measure_in_turn(
-    rows: Sequence[Row], workload: Workload, threads: int, repeat: int, say: Tell
+    rows: Sequence[Row], workload: Workload, threads: int, repeat: int, notify: Notify
 ) -> None:
     samples: dict[int, list[dict[str, float]]] = {}
     with contextlib.ExitStack() as stack:
@@ -180,7 +178,7 @@ def _measure_in_turn(
         workers: dict[int, WorkerProcess] = {}
         first: Path | None = None
         for index, row in enumerate(rows):
-            say(f"{row.spec.name}: the whole request once")
+            notify(f"{row.spec.name}: the whole request once")
             worker = stack.enter_context(WorkerProcess(row.spec, workload, threads))
             results = folder / str(index)
             results.mkdir()
@@ -192,7 +190,7 @@ def _measure_in_turn(
             else:
                 worker.end()
         for repetition in range(repeat):
-            say(f"repetition {repetition + 1} of {repeat}")
+            notify(f"repetition {repetition + 1} of {repeat}")
             for index, worker in list(workers.items()):
                 with _failures_noted(rows[index]):
                     samples.setdefault(index, []).append(worker.ask("measure"))
@@ -252,10 +250,6 @@ def _derived(sample: dict[str, float], workload: Workload) -> dict[str, float]:
         "vocoder_s": sample["vocoder_s"],
         "rtf": (lm + flow + sample["vocoder_s"]) / workload.seconds,
     }
-
-
-def _say_nothing(what: str) -> None:
-    pass
 
 
 def as_json(bench: Bench) -> dict[str, Any]:

@@ -7,7 +7,7 @@ process of its own, and they are measured in turn like the rows of `bench`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,12 @@ from cosyvoice_cpu.evaluation.bench.engines import EngineSpec
 from cosyvoice_cpu.evaluation.bench.pool import WorkerProcess
 from cosyvoice_cpu.evaluation.bench.run import Statistic, request_seconds
 from cosyvoice_cpu.evaluation.bench.workload import Workload
+from cosyvoice_cpu.progress import Notify, no_notice
 
 _DENSE = 4  # every number up to here is tried, then steps
 _STEP_SHARE = 1.3
 _EQUAL_SHARE = 0.03  # fewer threads win over a gain of less than this
 _SHORT = Workload(seconds=4.0, prompt_seconds=3.0, decode_tokens=16, solver_steps=1)
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -52,28 +51,28 @@ def thread_candidates(logical_cpus: int, default: int) -> list[int]:
 
 
 def tune_threads(
-    bundle: Path, candidates: Sequence[int], *, repeat: int = 3, tell: Tell | None = None
+    bundle: Path, candidates: Sequence[int], *, repeat: int = 3, notify: Notify = no_notice
 ) -> Tuning:
     """Measure a short request (4 s of audio, 3 s of prompt) with each number of threads.
 
-    `tell` hears what is under way. Raises: SynthesisError with a worker's words if the bundle can't
-    be loaded or is too short, UsageError without candidates or repetitions.
+    `notify` gets what is under way.
+    Raises: SynthesisError with a worker's words if the bundle can't be loaded or is too short,
+    UsageError without candidates or repetitions.
     """
     if not candidates or repeat < 1:
         raise UsageError("there is nothing to try", "give numbers of threads and 1 or more runs")
-    say = tell or (lambda what: None)
     seconds: dict[int, list[float]] = {threads: [] for threads in candidates}
     with contextlib.ExitStack() as stack:
         workers = {}
         for threads in candidates:
-            say(f"loading with {threads} threads")
+            notify(f"loading with {threads} threads")
             spec = EngineSpec(f"{threads} threads", "bundle", str(bundle))
             worker = stack.enter_context(WorkerProcess(spec, _SHORT, threads))
             worker.ask("load")
             worker.ask("warm_up")
             workers[threads] = worker
         for repetition in range(repeat):
-            say(f"repetition {repetition + 1} of {repeat}")
+            notify(f"repetition {repetition + 1} of {repeat}")
             for threads, worker in workers.items():
                 seconds[threads].append(request_seconds(worker.ask("measure"), _SHORT))
     found = [Candidate(threads, Statistic.of(seconds[threads])) for threads in sorted(seconds)]

@@ -11,7 +11,7 @@ Levels are checked in this order; where the files are not as listed, nothing aft
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +26,11 @@ from cosyvoice_cpu.evaluation.parity.verify_graphs import graph_problems
 from cosyvoice_cpu.frontend.prompt_spec import voice_model
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 from cosyvoice_cpu.frontend.speakers import Speaker
+from cosyvoice_cpu.progress import Progress, no_progress
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.stages import load_reference
 from cosyvoice_cpu.utterances import Utterance, random_utterances
-
-Progress = Callable[[str, float], None]
-"""(what is under way, share of it that is done, 0..1)."""
 
 _GREEDY_TOKENS = 40
 _NETWORKS: tuple[ComponentName, ...] = ("speech_lm", "flow_encoder", "flow_estimator", "vocoder")
@@ -79,7 +77,7 @@ def verify_bundle(
     against: Path | None = None,
     speakers: Path | None = None,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Verification:
     """Check the bundle at `path`; with `checkpoint` or another bundle `against`, its parity too.
 
@@ -91,36 +89,35 @@ def verify_bundle(
         raise UsageError(
             "a bundle is compared with one thing at a time", "give --checkpoint or --against"
         )
-    tell = progress or _say_nothing
     compared = checkpoint or against
     name = str(compared) if compared else None
-    tell("digests", 0.0)
+    progress("digests", 0.0)
     try:
         bundle = open_bundle(path, recheck=True)
     except BundleError as error:
         return Verification(str(path), name, [Check("digests", "files", False, detail=error.what)])
     checks = [Check("digests", "files", True, detail=_counted(bundle.manifest))]
-    checks += _graphs(bundle, tell)
+    checks += _graphs(bundle, progress)
     checks += _speakers(bundle, speakers)
     if checkpoint:
-        tell("reading the checkpoint", 0.0)
+        progress("reading the checkpoint", 0.0)
         checks += _sources(bundle.manifest, checkpoint)
         reference = load_reference(
             checkpoint, threads, speech_lm=speech_lm_of(bundle.manifest, checkpoint)
         )
-        checks += _parity(bundle, reference, [bundle.manifest], threads, tell)
+        checks += _parity(bundle, reference, [bundle.manifest], threads, progress)
     elif against:
         other = open_bundle(against)
         _require_same_model(bundle, other)
         manifests = [bundle.manifest, other.manifest]
-        checks += _parity(bundle, BundleStages(other, threads), manifests, threads, tell)
+        checks += _parity(bundle, BundleStages(other, threads), manifests, threads, progress)
     return Verification(str(path), name, checks)
 
 
-def _graphs(bundle: Bundle, tell: Progress) -> Iterator[Check]:
+def _graphs(bundle: Bundle, progress: Progress) -> Iterator[Check]:
     names = [name for name in _NETWORKS if name in bundle.manifest.components]
     for count, name in enumerate(names):
-        tell(f"graphs of {name}", count / len(names))
+        progress(f"graphs of {name}", count / len(names))
         problems = graph_problems(bundle, name)
         yield Check("graphs", name, not problems, name, detail="; ".join(problems))
 
@@ -179,7 +176,11 @@ def _require_same_model(bundle: Bundle, other: Bundle) -> None:
 
 
 def _parity(
-    bundle: Bundle, reference: Stages, manifests: Sequence[Manifest], threads: int, tell: Progress
+    bundle: Bundle,
+    reference: Stages,
+    manifests: Sequence[Manifest],
+    threads: int,
+    progress: Progress,
 ) -> Iterator[Check]:
     stages = BundleStages(bundle, threads)
     manifest = bundle.manifest
@@ -187,7 +188,7 @@ def _parity(
     want = Outputs(reference, item, manifest.synthesis.solver_steps)
     got = Outputs(stages, item, manifest.synthesis.solver_steps, want)
     for count, row in enumerate(ROWS):
-        tell(f"comparing {row.name}", count / len(ROWS))
+        progress(f"comparing {row.name}", count / len(ROWS))
         judgement = judgement_of(row, manifests)
         expected = getattr(want, row.output)
         value, detail = None, ""
@@ -249,7 +250,3 @@ def _counted(manifest: Manifest) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def _say_nothing(what: str, done: float) -> None:
-    pass

@@ -16,7 +16,7 @@ from cosyvoice_cpu.bundle.manifest import Manifest
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
 from cosyvoice_cpu.evaluation.parity.verify import speech_lm_of
-from cosyvoice_cpu.evaluation.quality.comparison import Progress, compare
+from cosyvoice_cpu.evaluation.quality.comparison import compare
 from cosyvoice_cpu.evaluation.quality.estimators import Ears
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure
 from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
@@ -34,6 +34,7 @@ from cosyvoice_cpu.evaluation.quality.thresholds import (
 from cosyvoice_cpu.evaluation.quality.words import normalized_words
 from cosyvoice_cpu.frontend.prompt_spec import voice_model
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
+from cosyvoice_cpu.progress import Progress, no_progress
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stages import load_reference
 from cosyvoice_cpu.synthesis.prompts import Prompt, build_prompt
@@ -74,7 +75,7 @@ def check_quality(
     seed: int = 0,
     draws: int = 1,
     pictures: Path | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> QualityReport:
     """Measure the bundle on the first `items` sentences of the list and judge it by the floors.
 

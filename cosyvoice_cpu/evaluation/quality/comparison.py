@@ -11,10 +11,11 @@ Without a reference only the candidate's free-running speech is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cosyvoice_cpu.evaluation.parity.measures import spectrum_difference_db, sqnr_db
+from cosyvoice_cpu.evaluation.plots import require_pictures, write_spectrograms
 from cosyvoice_cpu.evaluation.quality.estimators import Ears, Listener
 from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure, Of
@@ -23,7 +24,6 @@ from cosyvoice_cpu.evaluation.quality.pitch import (
     voiced_in_both,
     voicing_agreement,
 )
-from cosyvoice_cpu.evaluation.quality.plots import write_picture
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence
 from cosyvoice_cpu.evaluation.quality.spectra import log_mel, log_mel_correlation, mel_error_db
 from cosyvoice_cpu.evaluation.quality.systems import (
@@ -38,9 +38,7 @@ from cosyvoice_cpu.evaluation.quality.systems import (
 )
 from cosyvoice_cpu.evaluation.quality.table import ItemResult, QualityTable
 from cosyvoice_cpu.evaluation.quality.tokens import kl_divergence_nats, top1_agreement
-
-Progress = Callable[[str, float], None]
-"""(what is under way, share of it that is done, 0..1)."""
+from cosyvoice_cpu.progress import Progress, no_progress
 
 _SHORTEST_SECONDS = 0.05  # of audio that has a spectrum to compare
 
@@ -57,7 +55,7 @@ def compare(
     draws: int = 1,
     pictures: Path | None = None,
     notes: Sequence[str] = (),
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> QualityTable:
     """Measure `candidate`, against `reference` if there is one, on `items` one by one.
 
@@ -66,15 +64,16 @@ def compare(
     folder for one PNG per item: the spectrograms of the reference and of the candidate, teacher-
     forced, side by side. `notes` go into the table: what could not be measured, and why.
     Raises: what the stages raise, SynthesisError for values that are not finite, OutputError for a
-    picture that can't be written.
+    picture that can't be written, MissingExtraError for pictures without Pillow.
     """
+    if pictures:
+        require_pictures()
     names = {measure.name for measure in measures}
     ears = (ears or Ears()).for_measures(names)
     listener = Listener(ears, reference or candidate, setting)
     results = []
     for number, sentence in enumerate(items):
-        if progress:
-            progress(f"{sentence.name}, {number + 1} of {len(items)}", number / len(items))
+        progress(f"{sentence.name}, {number + 1} of {len(items)}", number / len(items))
         result = ItemResult(sentence)
         text_ids = setting.text_ids(sentence.text)
         tokens, lost = draw_tokens(candidate, setting, text_ids, seed=seed, item=number)
@@ -99,10 +98,9 @@ def compare(
         result.average([_heard(sides, setting, sentence, listener, s, number) for s in further])
         if pictures:
             audio = [utterance.audio for utterance in shown]
-            write_picture(pictures / f"{sentence.name}.png", audio, setting.rules.sample_rate)
+            write_spectrograms(pictures / f"{sentence.name}.png", audio, setting.rules.sample_rate)
         results.append(result)
-    if progress:
-        progress("done", 1.0)
+    progress("done", 1.0)
     return QualityTable(
         reference=reference.name if reference else None,
         candidate=candidate.name,
