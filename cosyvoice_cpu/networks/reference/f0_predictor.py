@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
 
 LOOKAHEAD_FRAMES = 3  # of the first convolution
-_CONVOLUTIONS = 5
+KERNELS = (LOOKAHEAD_FRAMES + 1, 3, 3, 3, 3)
 
 
 class F0Predictor(nn.Module):
@@ -23,8 +23,8 @@ class F0Predictor(nn.Module):
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         width = config.f0_channels
-        ahead = nn.Conv1d(config.in_channels, width, kernel_size=LOOKAHEAD_FRAMES + 1)
-        back = [nn.Conv1d(width, width, kernel_size=3) for _ in range(_CONVOLUTIONS - 1)]
+        ahead = nn.Conv1d(config.in_channels, width, kernel_size=KERNELS[0])
+        back = [nn.Conv1d(width, width, kernel_size=kernel) for kernel in KERNELS[1:]]
         self.convs = nn.ModuleList([ahead, *back])
         self.classifier = nn.Linear(width, 1)
 
@@ -36,7 +36,7 @@ class F0Predictor(nn.Module):
         h = mel.to(self.classifier.weight.dtype)
         if finalize:
             h = F.pad(h, (0, LOOKAHEAD_FRAMES))
-        for index, conv in enumerate(self.convs):
-            h = F.elu(conv(h if index == 0 else F.pad(h, (2, 0))))
+        for index, (conv, kernel) in enumerate(zip(self.convs, KERNELS, strict=True)):
+            h = F.elu(conv(F.pad(h, (kernel - 1, 0)) if index else h))
         f0: Tensor = self.classifier(h.transpose(1, 2))  # [B, T, 1]
         return f0.squeeze(2).abs()

@@ -25,6 +25,8 @@ FLOW_ENCODER_KEYS = KeyTable(
         ("speaker_projection.", "spk_embed_affine_layer."),
     ),
 )
+LOOKAHEAD_SLOPE = 0.01  # of the leaky ReLU, torch's default
+BACK_KERNEL = 3
 ESTIMATOR_PREFIX = "decoder.estimator."  # the other network in `flow.pt`
 
 
@@ -39,12 +41,12 @@ class PreLookahead(nn.Module):
         super().__init__()
         width, inner = config.input_size, config.pre_lookahead_channels
         self.ahead = nn.Conv1d(width, inner, kernel_size=config.pre_lookahead_len + 1)
-        self.back = nn.Conv1d(inner, width, kernel_size=3)
+        self.back = nn.Conv1d(inner, width, kernel_size=BACK_KERNEL)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         h = torch.cat([x, context], dim=1).transpose(1, 2)  # [B, C, N + tokens ahead]
-        h = F.leaky_relu(self.ahead(h), 0.01)  # [B, inner, N]
-        h = self.back(F.pad(h, (2, 0)))  # [B, C, N]
+        h = F.leaky_relu(self.ahead(h), LOOKAHEAD_SLOPE)  # [B, inner, N]
+        h = self.back(F.pad(h, (BACK_KERNEL - 1, 0)))  # [B, C, N]
         out: Tensor = x + h.transpose(1, 2)
         return out
 

@@ -21,8 +21,8 @@ from cosyvoice_cpu.networks.reference.flow_encoder import ESTIMATOR_PREFIX
 from cosyvoice_cpu.networks.reference.official_keys import KeyTable, load_official, to_official
 
 _TIME_FEATURES = 256  # half sine, half cosine
-_POSITION_KERNEL, _POSITION_GROUPS = 31, 16
-_NORM_EPS = 1e-6
+POSITION_KERNEL, POSITION_GROUPS = 31, 16
+NORM_EPS = 1e-6
 _ROTARY_THETA = 10000.0
 
 FLOW_ESTIMATOR_KEYS = KeyTable(
@@ -76,8 +76,8 @@ class InputEmbedding(nn.Module):
         super().__init__()
         width = 2 * config.mel_dim + config.mu_dim + config.spk_dim
         self.project = nn.Linear(width, config.dim)
-        self.conv1 = nn.Conv1d(config.dim, config.dim, _POSITION_KERNEL, groups=_POSITION_GROUPS)
-        self.conv2 = nn.Conv1d(config.dim, config.dim, _POSITION_KERNEL, groups=_POSITION_GROUPS)
+        self.conv1 = nn.Conv1d(config.dim, config.dim, POSITION_KERNEL, groups=POSITION_GROUPS)
+        self.conv2 = nn.Conv1d(config.dim, config.dim, POSITION_KERNEL, groups=POSITION_GROUPS)
 
     def forward(self, x: Tensor, cond: Tensor, mu: Tensor, speaker: Tensor) -> Tensor:
         spread = speaker[:, :, None].expand(-1, -1, x.shape[2])
@@ -85,7 +85,7 @@ class InputEmbedding(nn.Module):
         h: Tensor = self.project(joined)
         p = h.transpose(1, 2)  # [B, dim, T]
         for conv in (self.conv1, self.conv2):
-            p = F.mish(conv(F.pad(p, (_POSITION_KERNEL - 1, 0))))
+            p = F.mish(conv(F.pad(p, (POSITION_KERNEL - 1, 0))))
         return h + p.transpose(1, 2)
 
 
@@ -216,7 +216,7 @@ def rotary_table(dim_head: int, frames: int, device: torch.device) -> tuple[Tens
 
 def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """LayerNorm without parameters, then scaled and shifted by [B, 1, dim]; h [B, T, dim]."""
-    return F.layer_norm(h, (h.shape[2],), eps=_NORM_EPS) * (1 + scale) + shift
+    return F.layer_norm(h, (h.shape[2],), eps=NORM_EPS) * (1 + scale) + shift
 
 
 def rotate_first_head(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:

@@ -23,8 +23,10 @@ from cosyvoice_cpu.networks.reference.f0_predictor import F0Predictor
 from cosyvoice_cpu.networks.reference.official_keys import KeyTable, load_official, to_official
 from cosyvoice_cpu.networks.reference.weight_norm import fold_weight_norm, unfold_weight_norm
 
-_FINAL_SLOPE = 0.01  # of the leaky ReLU before conv_post: torch's default, not the YAML's 0.1
-_MAGNITUDE_LIMIT = 100.0
+FINAL_SLOPE = 0.01  # of the leaky ReLU before conv_post: torch's default, not the YAML's 0.1
+MAGNITUDE_LIMIT = 100.0
+SNAKE_EPS = 1e-9
+POST_KERNEL = 7
 
 VOCODER_KEYS = KeyTable(
     "vocoder",
@@ -60,7 +62,7 @@ class Snake(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         alpha = self.alpha[:, None]
-        return x + torch.sin(x * alpha) ** 2 / (alpha + 1e-9)
+        return x + torch.sin(x * alpha) ** 2 / (alpha + SNAKE_EPS)
 
 
 class CausalConv(nn.Conv1d):
@@ -144,7 +146,7 @@ class Vocoder(nn.Module):
             for width in widths[1:]
             for kernel, dilations in shapes
         )
-        self.conv_post = CausalConv(widths[-1], bins, kernel_size=7)
+        self.conv_post = CausalConv(widths[-1], bins, kernel_size=POST_KERNEL)
         window = torch.hann_window(config.istft_n_fft, periodic=True, device="cpu")
         self.register_buffer("window", window, persistent=False)
 
@@ -163,7 +165,7 @@ class Vocoder(nn.Module):
             per_frame = config.samples_per_frame // config.istft_hop_len
             spectrum = spectrum[:, :, : -ahead * per_frame]
         x = self._upsample(self.conv_pre(mel), spectrum)
-        x = self.conv_post(F.leaky_relu(x, _FINAL_SLOPE))
+        x = self.conv_post(F.leaky_relu(x, FINAL_SLOPE))
         waveform = self._waveform(x)
         if not finalize:
             # The last frame of the overlap-add still lacks what would follow.
@@ -199,7 +201,7 @@ class Vocoder(nn.Module):
     def _waveform(self, x: Tensor) -> Tensor:
         """Inverse STFT of log-magnitude and phase code [B, 18, frames]: [B, 4 (frames - 1)]."""
         log_magnitude, phase = x.chunk(2, dim=1)
-        magnitude = log_magnitude.exp().clamp(max=_MAGNITUDE_LIMIT)
+        magnitude = log_magnitude.exp().clamp(max=MAGNITUDE_LIMIT)
         angle = phase.sin()  # the network codes the phase as asin(angle): -1..1 rad, as trained
         spectrum = torch.complex(magnitude * angle.cos(), magnitude * angle.sin())
         return torch.istft(

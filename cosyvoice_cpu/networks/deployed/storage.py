@@ -1,0 +1,45 @@
+"""Between the tensors of deployed networks and those of a bundle's weight files.
+
+Names are the same. One rule: a linear layer's weight is stored [in, out], as ONNX Runtime's kernels
+read it, and torch's own `nn.Linear` has it [out, in], as a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def stored_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """The network's tensors by name, laid out as they are stored: views, nothing is copied."""
+    return _turned(network, network.state_dict())
+
+
+def load_stored(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give `network` stored tensors, which are held, not copied; it may live on the meta device.
+
+    Raises: RuntimeError, by torch, if names or shapes differ.
+    """
+    network.load_state_dict(_turned(network, tensors), assign=True)
+
+
+def _turned(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    linear = {
+        f"{name}.weight"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear)
+    }
+    return {name: tensor.T if name in linear else tensor for name, tensor in tensors.items()}
+
+
+def layer_tensors(name: str, *layers: nn.Linear | nn.Conv1d) -> dict[str, Tensor]:
+    """Weight and, if there is one, bias of a layer, or of several joined by their outputs."""
+    tensors = {f"{name}.weight": _joined([layer.weight for layer in layers])}
+    biases = [layer.bias for layer in layers if layer.bias is not None]
+    return tensors | ({f"{name}.bias": _joined(biases)} if biases else {})
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0].detach() if len(parts) == 1 else torch.cat([part.detach() for part in parts])
