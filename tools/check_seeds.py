@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from cosyvoice_cpu.decoding.length_guard import DEFAULT_RETRIES
-from cosyvoice_cpu.errors import CosyVoiceError, SynthesisError, UsageError
+from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.synthesis.audio import Audio
 from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
 from cosyvoice_cpu.system.threads import resolve_threads
+from tools.failures import reports_failures
 
 COUNT = 200
 
@@ -77,6 +78,7 @@ def _listed(numbers: Sequence[int]) -> str:
     return f"{len(numbers)}" + (f" ({', '.join(map(str, numbers))})" if numbers else "")
 
 
+@reports_failures
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, 1 if a seed stays wrong, 2 for what can't be done."""
     parser = argparse.ArgumentParser(
@@ -89,17 +91,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args(arguments)
-    try:
-        synthesizer = Synthesizer.load(given.bundle, threads=resolve_threads(given.threads))
-        seeds = try_seeds(
-            lambda seed, retries: synthesizer.speak(
-                given.text, given.speaker, seed=seed, retries=retries
-            ),
-            given.count,
-        )
-    except CosyVoiceError as error:
-        print(error.lines(), file=sys.stderr)
-        return 2
+    synthesizer = Synthesizer.load(given.bundle, threads=resolve_threads(given.threads))
+    seeds = try_seeds(
+        lambda seed, retries: synthesizer.speak(
+            given.text, given.speaker, seed=seed, retries=retries
+        ),
+        given.count,
+    )
     print(to_text(seeds), end="")
     return 1 if seeds.wrong else 0
 

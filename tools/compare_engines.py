@@ -9,6 +9,7 @@ they are apart. For each component: how much faster than ONNX Runtime in float32
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from cosyvoice_cpu.quantization.fx.engine import TorchStages
 from cosyvoice_cpu.quantization.timing import speedup_of
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.utterances import Utterance
+from tools.failures import reports_failures
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def quantized_parts(stages: BundleStages) -> list[ComponentName]:
     return [name for name, part in parts.items() if part.precision == "int8-static"]
 
 
-def main() -> None:
-    """Print both tables."""
+@reports_failures
+def main() -> int:
+    """Print both tables; exit code 0, or 2 for what can't be done."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("float32", type=Path)
     parser.add_argument("quantized", type=Path)
@@ -108,7 +111,8 @@ def main() -> None:
     for speed in speeds(reference, sides, items[0]):
         print(f"| {speed.component} | {speed.onnxruntime:.2f} | {speed.torch:.2f} |")
     print(f"\nmeasured on {', '.join(item.name for item in items)}, {options.threads} threads")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

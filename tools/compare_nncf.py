@@ -11,6 +11,7 @@ QuantizeLinear and DequantizeLinear, which ONNX Runtime fuses as far as it can.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import util
@@ -32,6 +33,7 @@ from cosyvoice_cpu.quantization.players import Player, graph_for
 from cosyvoice_cpu.quantization.rewrite import WEIGHT
 from cosyvoice_cpu.quantization.timing import alternating_ratio
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from tools.failures import reports_failures
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -138,8 +140,9 @@ def _call(session: Any, feed: Feed) -> None:
     session.run([_OUTPUT], feed)
 
 
-def main() -> None:
-    """Print the table."""
+@reports_failures
+def main() -> int:
+    """Print the table; exit code 0, or 2 for what can't be done."""
     parser = argparse.ArgumentParser(description="A flow step by NNCF, beside a bundle.")
     parser.add_argument("float32", type=Path)
     parser.add_argument("quantized", type=Path)
@@ -148,7 +151,8 @@ def main() -> None:
     print("| | worst SQNR, dB | mean SQNR, dB | times as fast |\n|---|---|---|---|")
     for name, worst, mean, faster in compare(options.float32, options.quantized, options.threads):
         print(f"| {name} | {worst:.1f} | {mean:.1f} | {faster:.2f} |")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -21,12 +21,13 @@ from pathlib import Path
 from cosyvoice_cpu.bundle.atomic import output_error, write_file_atomically
 from cosyvoice_cpu.bundle.manifest import QualityResult
 from cosyvoice_cpu.bundle.reader import open_bundle
-from cosyvoice_cpu.errors import CosyVoiceError, MissingExtraError
+from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.quantization.findings import Findings
 from cosyvoice_cpu.quantization.planner import Progress
 from cosyvoice_cpu.quantization.quantize import quantize_bundle
 from cosyvoice_cpu.quantization.recipe import recipe_names
 from cosyvoice_cpu.quantization.report import ComponentReport, QuantizationReport
+from tools.failures import reports_failures
 
 _MANY = 4  # layers are counted where naming them would fill the page
 
@@ -177,8 +178,9 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
-def main() -> None:
-    """Print the tables."""
+@reports_failures
+def main() -> int:
+    """Print the tables; exit code 0, or 2 for what can't be done."""
     assert __doc__
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path, help="a float32 bundle")
@@ -188,21 +190,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="keep the bundles")
     options = parser.parse_args()
-    try:
-        entries = compare_recipes(
-            options.bundle,
-            options.output,
-            options.recipe or recipe_names(),
-            calibration=options.calibration,
-            threads=options.threads,
-            keep=options.keep,
-            progress=lambda what, done: print(f"{what}, {done:.0%}", file=sys.stderr),
-        )
-    except CosyVoiceError as error:
-        print(error.lines(), file=sys.stderr)
-        sys.exit(error.exit_code)
+    entries = compare_recipes(
+        options.bundle,
+        options.output,
+        options.recipe or recipe_names(),
+        calibration=options.calibration,
+        threads=options.threads,
+        keep=options.keep,
+        progress=lambda what, done: print(f"{what}, {done:.0%}", file=sys.stderr),
+    )
     print(to_markdown(entries), end="")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

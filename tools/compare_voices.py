@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.atomic import output_error, write_file_atomically
-from cosyvoice_cpu.errors import CosyVoiceError, UsageError
+from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
 from cosyvoice_cpu.evaluation.quality.speakers import (
     BundleEncoder,
@@ -39,6 +39,7 @@ from cosyvoice_cpu.frontend.resampling import resample
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, speaker_from_clip
 from cosyvoice_cpu.system.threads import resolve_threads
+from tools.failures import reports_failures
 
 SENTENCES = 12
 _AUDIO = (".flac", ".wav", ".ogg", ".mp3")
@@ -178,6 +179,7 @@ def _cosines(spoken: Sequence[Floats], heard: Sequence[Floats]) -> NDArray[np.fl
     return np.asarray([cosine(a, b) for a in spoken for b in heard])
 
 
+@reports_failures
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for what can't be done."""
     parser = argparse.ArgumentParser(
@@ -191,22 +193,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sentences", type=int, default=SENTENCES)
     parser.add_argument("--threads", type=int)
     given = parser.parse_args(arguments)
+    speakers = clips_by_speaker(given.clips)
+    stages = BundleStages.load(given.bundle, threads=resolve_threads(given.threads))
+    judge = BundleEncoder(stages.front_end()) if missing_packages() else load_resemblyzer()
+    speak = speaker_voice(stages, given.sentences)
+    spreads = judge_voices(speak, speakers, judge, given.speaker or list(speakers))
     try:
-        speakers = clips_by_speaker(given.clips)
-        stages = BundleStages.load(given.bundle, threads=resolve_threads(given.threads))
-        judge = BundleEncoder(stages.front_end()) if missing_packages() else load_resemblyzer()
-        speak = speaker_voice(stages, given.sentences)
-        spreads = judge_voices(speak, speakers, judge, given.speaker or list(speakers))
-        try:
-            given.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(given.output, error) from error
-        table = to_markdown(spreads, judge.name)
-        write_file_atomically(given.output / "voices.md", table.encode())
-        write_file_atomically(given.output / "voices.csv", to_csv(spreads).encode())
-    except CosyVoiceError as error:
-        print(error.lines(), file=sys.stderr)
-        return 2
+        given.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(given.output, error) from error
+    table = to_markdown(spreads, judge.name)
+    write_file_atomically(given.output / "voices.md", table.encode())
+    write_file_atomically(given.output / "voices.csv", to_csv(spreads).encode())
     print(table, end="")
     return 0
 

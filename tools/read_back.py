@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cosyvoice_cpu.errors import AudioError, CosyVoiceError, TextError
+from cosyvoice_cpu.errors import AudioError, TextError
 from cosyvoice_cpu.evaluation.quality.recogniser import (
     READ_BACK_RATE,
     Recogniser,
@@ -19,6 +19,7 @@ from cosyvoice_cpu.evaluation.quality.recogniser import (
 from cosyvoice_cpu.evaluation.quality.words import text_errors
 from cosyvoice_cpu.frontend.clip import LONGEST_TO_TRIM, load_clip
 from cosyvoice_cpu.frontend.resampling import resample
+from tools.failures import reports_failures
 
 
 def read_back(audio: Path, said: str, recogniser: Recogniser) -> str:
@@ -39,6 +40,7 @@ def read_back(audio: Path, said: str, recogniser: Recogniser) -> str:
     )
 
 
+@reports_failures
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for what can't be done."""
     parser = argparse.ArgumentParser(
@@ -49,14 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--text-file", type=Path, required=True)
     given = parser.parse_args(arguments)
     try:
-        try:
-            said = given.text_file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TextError(f"{given.text_file} can't be read as UTF-8 text", str(error)) from error
-        print(read_back(given.audio, said, load_recogniser()))
-    except CosyVoiceError as error:
-        print(error.lines(), file=sys.stderr)
-        return 2
+        said = given.text_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TextError(f"{given.text_file} can't be read as UTF-8 text", str(error)) from error
+    print(read_back(given.audio, said, load_recogniser()))
     return 0
 
 

@@ -34,7 +34,7 @@ def main() -> int:
     except FileNotFoundError as error:  # what another stage makes, or a folder given
         missing = f"{error.filename} is missing" if error.filename else str(error)
         failure = CosyVoiceError(
-            missing, "run the stages before it, or correct the folder given (docs/demo-voice.md)"
+            missing, "run the stages before it, or correct the folder given (training/README.md)"
         )
     except ModuleNotFoundError as error:
         failure = MissingExtraError(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 
 import pytest
 
@@ -31,25 +29,3 @@ def test_a_stage_that_is_stopped_stops_the_recipe(monkeypatch):
     monkeypatch.setitem(stages.STAGES, RECIPE[1], lambda arguments: pytest.fail("went on"))
     with pytest.raises(SystemExit):
         STAGES["all"](argparse.Namespace())
-
-
-def test_a_stage_whose_data_are_missing_names_them_in_two_lines(tmp_path):
-    command = [sys.executable, "-m", "training", "--stage", "speech_lm"]
-    ended = subprocess.run(
-        [*command, "--state", tmp_path], capture_output=True, text=True, check=False
-    )
-    fact, remedy = ended.stderr.splitlines()
-    assert ended.returncode == 1
-    assert fact.startswith("error:") and str(tmp_path) in fact
-    assert "docs/demo-voice.md" in remedy
-
-
-def test_a_stage_without_its_packages_names_the_extra(tmp_path):
-    without = "import runpy, sys; sys.modules['hibari'] = None; "
-    run = "runpy.run_module('training', run_name='__main__')"
-    command = [sys.executable, "-c", without + run, "--stage", "data", "--state", tmp_path]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    fact, remedy = ended.stderr.splitlines()
-    assert ended.returncode == 1
-    assert fact == "error: hibari is not installed"
-    assert "cosyvoice-cpu[train]" in remedy

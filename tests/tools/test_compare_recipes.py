@@ -5,18 +5,10 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
-from importlib import util
 from pathlib import Path
 
-import onnx
-import pytest
 from support.quantization_examples import float_bundle
 
-from cosyvoice_cpu.errors import MissingExtraError
-from cosyvoice_cpu.quantization.players import Player, graph_for
-from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-from cosyvoice_cpu.utterances import random_utterances
-from tools.compare_nncf import nncf_models, with_shapes
 from tools.compare_recipes import compare_recipes
 
 STRICT = """
@@ -65,20 +57,3 @@ def test_bundles_are_kept_on_request(tmp_path: Path) -> None:
     assert entries[0].report
     assert entries[0].report.written
     assert (tmp_path / "weight-only-int8" / "manifest.json").is_file()
-
-
-def test_every_value_of_a_graph_gets_its_shape_for_nncf() -> None:
-    stages = BundleStages.load(float_bundle())
-    (item,) = random_utterances(stages.manifest, prompt=8, tokens=12)
-    graph = graph_for(stages.bundle, "flow_estimator", item)
-    call = next(Player(stages, "flow_estimator", lambda model: None).play(item))
-    model = onnx.load(str(graph))
-    with_shapes(model, graph.parent, call.feed)
-    known = {value.name for value in [*model.graph.value_info, *model.graph.output]}
-    assert {name for node in model.graph.node for name in node.output if name} <= known
-
-
-@pytest.mark.skipif(bool(util.find_spec("nncf")), reason="nncf is installed")
-def test_without_nncf_the_remedy_is_named() -> None:
-    with pytest.raises(MissingExtraError, match="the comparison needs nncf"):
-        nncf_models(onnx.ModelProto(), [])

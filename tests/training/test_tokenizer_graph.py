@@ -1,4 +1,4 @@
-"""The demo voice's front-end graphs say what their torch networks say, with official signatures."""
+"""The speech tokenizer's graph says what its torch network says, with the official signature."""
 
 from __future__ import annotations
 
@@ -7,12 +7,6 @@ import onnxruntime
 import pytest
 import torch
 
-from training.assemble import voice_config
-from training.speaker_encoder import (
-    SpeakerEncoder,
-    save_speaker_encoder,
-    voice_vector,
-)
 from training.speech_tokenizer import CODES, SpeechTokenizer
 from training.token_ids import SILENT_IDS, IdTable, encode
 from training.tokenizer_graph import save_tokenizer
@@ -77,27 +71,3 @@ def test_a_silence_in_the_graph_goes_through_the_silent_ids(tokenizer):
         elif silent[i]:
             assert ids[i] == SILENT_IDS[0]
     assert set(ids[~silent]) <= set(table.ids)
-
-
-def test_the_speaker_encoder_graph_equals_its_network(tmp_path):
-    torch.manual_seed(0)
-    network = SpeakerEncoder(width=32).eval()
-    path = tmp_path / "campplus.onnx"
-    save_speaker_encoder(network, path)
-    fbank = np.random.default_rng(0).normal(0, 1, (1, 300, 80)).astype(np.float32)
-    embedding = _session(path).run(None, {"input": fbank})[0]
-    expected = network(torch.from_numpy(fbank)).detach().numpy()
-    assert embedding.shape == (1, 192)
-    assert np.abs(embedding - expected).max() < 0.02 * np.abs(expected).max()  # int8 weights
-
-
-def test_the_vectors_of_two_voices_are_nearly_orthogonal():
-    names = ["kokoro-af_bella", "kokoro-bf_isabella", *(f"voice-{n}" for n in range(30))]
-    vectors = np.stack([voice_vector(name) for name in names])
-    cosines = vectors @ vectors.T - np.eye(len(names))
-    assert np.abs(cosines).max() < 0.35 and np.array_equal(vectors[5], voice_vector("voice-3"))
-
-
-def test_every_silent_id_of_the_generation_is_in_the_vocabulary():
-    config = voice_config(text_rows=1177)
-    assert max(SILENT_IDS) < config.speech_lm.speech_token_size == config.flow.vocab_size

@@ -1,0 +1,23 @@
+"""The vocoder learns, and periodicity is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from support.training_examples import falls
+
+from training.corpus import Corpus
+from training.vocoder import VocoderTask, periodicity
+
+
+def test_the_vocoder_learns_one_batch(folder):
+    torch.manual_seed(0)
+    task = VocoderTask(Corpus(folder, "train"), Corpus(folder, "heldout"), steps=10)
+    assert falls(task, steps=6, rate=1e-4)
+
+
+def test_a_clean_tone_is_periodic_and_noise_is_not():
+    f0 = np.full(50, 200.0, np.float32)
+    tone = np.sin(2 * np.pi * 200 * np.arange(50 * 480) / 24000)
+    noise = np.random.default_rng(0).standard_normal(50 * 480)
+    assert periodicity(tone, f0) > 0.99 and abs(periodicity(noise, f0)) < 0.1
