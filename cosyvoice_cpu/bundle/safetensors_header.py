@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+METADATA = "__metadata__"  # the format's own name for it
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 
 
@@ -20,6 +21,26 @@ def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
 
     Raises: ValueError saying what is wrong, OSError if the file can't be read.
     """
+    header, start, size = _read_table(path)
+    header.pop(METADATA, None)
+    for name, entry in header.items():
+        _check_place(name, entry, size - start)
+    return header, start
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What the file says of itself, text by text; empty if it says nothing.
+
+    Raises: ValueError saying what is wrong, OSError if the file can't be read.
+    """
+    metadata = _read_table(path)[0].get(METADATA, {})
+    if not isinstance(metadata, dict) or not all(type(text) is str for text in metadata.values()):
+        raise ValueError("its metadata are no table of texts")
+    return metadata
+
+
+def _read_table(path: Path) -> tuple[dict[str, Any], int, int]:
+    """The header as it stands, where the data begin, and the file's size in bytes."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _MAX_HEADER_BYTES:
@@ -32,10 +53,7 @@ def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
         raise ValueError("its header is nested too deeply") from None
     if not isinstance(header, dict):
         raise ValueError("its header is no table")
-    header.pop("__metadata__", None)
-    for name, entry in header.items():
-        _check_place(name, entry, size - 8 - length)
-    return header, 8 + length
+    return header, 8 + length, size
 
 
 def _check_place(name: str, entry: Any, size: int) -> None:

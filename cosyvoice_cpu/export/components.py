@@ -30,6 +30,7 @@ from cosyvoice_cpu.export.parity import (
 from cosyvoice_cpu.export.speech_lm import build_speech_lm, speech_lm_weights
 from cosyvoice_cpu.export.vocoder import build_vocoder, vocoder_weights
 from cosyvoice_cpu.export.weights import write_weights
+from cosyvoice_cpu.networks.deployed.storage import config_metadata
 from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
 from cosyvoice_cpu.networks.reference.speech_lm import SpeechLM
@@ -89,7 +90,10 @@ def write_speech_lm(
     config = checkpoint.config
     network = SpeechLM.from_tensors(config.speech_lm, checkpoint.tensors("speech_lm"))
     stored = write_weights(
-        writer.path_for("speech_lm", WEIGHTS), speech_lm_weights(network), half=settings.half
+        writer.path_for("speech_lm", WEIGHTS),
+        speech_lm_weights(network),
+        metadata=config_metadata(config.speech_lm),
+        half=settings.half,
     )
     progress("speech_lm", 0.6)
     path = writer.path_for("speech_lm", "speech_lm.onnx")
@@ -106,7 +110,10 @@ def write_flow(
     config, tensors = checkpoint.config, checkpoint.tensors("flow")
     encoder = FlowEncoder.from_tensors(config.flow, tensors)
     stored = write_weights(
-        writer.path_for("flow_encoder", WEIGHTS), flow_encoder_weights(encoder), half=settings.half
+        writer.path_for("flow_encoder", WEIGHTS),
+        flow_encoder_weights(encoder),
+        metadata=config_metadata(config.flow),
+        half=settings.half,
     )
     path = writer.path_for("flow_encoder", "flow_encoder.onnx")
     build_flow_encoder(config.flow, stored, path)
@@ -120,6 +127,7 @@ def write_flow(
     stored = write_weights(
         writer.path_for("flow_estimator", WEIGHTS),
         flow_estimator_weights(network, times, settings.positions(sizes)),
+        metadata=config_metadata(config.flow.estimator),
         half=settings.half,
     )
     progress("flow_estimator", 0.2)
@@ -156,6 +164,7 @@ def write_vocoder(
     stored = write_weights(
         writer.path_for("vocoder", WEIGHTS),
         vocoder_weights(network) | f0_weights(network),
+        metadata=config_metadata(config.vocoder),
         half=settings.half,
     )
     build_f0_predictor(config.vocoder, stored, writer.path_for("vocoder", "f0_predictor.onnx"))

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.bundle.safetensors_header import METADATA
+
 if TYPE_CHECKING:
     from torch import Tensor  # quantization writes weights without it
 
@@ -97,17 +99,22 @@ class StoredWeight:
 
 
 def write_weights(
-    path: Path, weights: Mapping[str, Weight], *, half: bool = False
+    path: Path,
+    weights: Mapping[str, Weight],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    half: bool = False,
 ) -> dict[str, StoredWeight]:
     """Write `weights` as one safetensors file and say where each lies.
 
-    `half` stores the large float32 matrices as float16. Tensors whose size is a multiple of 64
-    bytes come first, so that all of these are aligned.
+    `metadata` stand in the file's header: the network's configuration. `half` stores the large
+    float32 matrices as float16. Tensors whose size is a multiple of 64 bytes come first, so that
+    all of these are aligned.
     """
     if half:
         weights = {name: weight.as_half() for name, weight in weights.items()}
     order = sorted(weights, key=lambda name: (weights[name].num_bytes % ALIGNMENT != 0, name))
-    header: dict[str, object] = {"__metadata__": {"format": "cosyvoice-cpu-weights"}}
+    header: dict[str, object] = {METADATA: dict(metadata or {})}
     position = 0
     for name in order:
         weight = weights[name]

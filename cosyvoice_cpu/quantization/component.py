@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle
+from cosyvoice_cpu.bundle.safetensors_header import read_metadata
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.export.weights import Weight, write_weights
@@ -108,7 +109,11 @@ def write_component(
 ) -> ComponentDraft:
     """Write the component's weights, one tensor at a time, and its graphs; the manifest's entry."""
     name = plan.name
-    stored = write_weights(writer.path_for(name, WEIGHTS), plan.weights)
+    stored = write_weights(
+        writer.path_for(name, WEIGHTS),
+        plan.weights,
+        metadata=read_metadata(bundle.file(name, WEIGHTS)),
+    )
     if plan.calibration:
         report = calibration_text(name, plan.calibration)
         writer.path_for(name, CALIBRATION_FILE).write_bytes(report)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,13 +13,16 @@ from support.networks_golden import stages
 from torch import Tensor, fx, nn
 
 from cosyvoice_cpu.decoding.solver import solver_times
-from cosyvoice_cpu.networks.deployed.excitation import Excitation
-from cosyvoice_cpu.networks.deployed.f0_predictor import F0Predictor
 from cosyvoice_cpu.networks.deployed.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.deployed.flow_estimator import FlowEstimator
 from cosyvoice_cpu.networks.deployed.speech_lm import SpeechLM
-from cosyvoice_cpu.networks.deployed.storage import load_stored, stored_tensors
-from cosyvoice_cpu.networks.deployed.vocoder import Generator
+from cosyvoice_cpu.networks.deployed.storage import (
+    config_metadata,
+    load_stored,
+    stored_config,
+    stored_tensors,
+)
+from cosyvoice_cpu.networks.deployed.vocoder import Vocoder
 from cosyvoice_cpu.networks.reference.speech_lm import KVCache
 
 TIMES = solver_times(10)
@@ -35,9 +41,8 @@ def random(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def estimator(*, chunked: bool = False) -> FlowEstimator:
-    network = stages().flow_estimator
-    return FlowEstimator.from_reference(network, TIMES, POSITIONS, chunked=chunked)
+def estimator() -> FlowEstimator:
+    return FlowEstimator.from_reference(stages().flow_estimator, TIMES, POSITIONS)
 
 
 @pytest.mark.parametrize("padding", [0, PADDING])
@@ -54,7 +59,7 @@ def test_velocity_is_the_references(frames: int, chunked: bool, padding: int) ->
     )
     # Padding of large numbers: what it holds must not matter.
     padded = [F.pad(mel, (0, padding), value=9.0) for mel in mels]
-    network = estimator(chunked=chunked)
+    network = estimator().graph("chunked" if chunked else "full")
     got = network(*padded, speaker, torch.tensor(step), torch.tensor([frames]))
     assert error(got[:, :, :frames], want) <= VELOCITY
 
@@ -83,7 +88,7 @@ def test_waveform_is_the_references(frames: int, finalize: bool, padding: int) -
     mel, source = random(1, 80, frames) * 2 - 6, random(1, 1, frames * samples).tanh()
     want = reference(mel, source, finalize=finalize)
     valid = frames if finalize else frames - ahead
-    got = Generator.from_reference(reference)(
+    got = Vocoder.from_reference(reference)(
         F.pad(mel, (0, padding + (ahead if finalize else 0))),
         F.pad(source[0, :, : valid * samples], (0, padding * samples)),
         torch.tensor([valid]),
@@ -96,12 +101,13 @@ def test_f0_and_source_are_the_references() -> None:
     reference = stages().vocoder
     mel = random(80, 40) * 2 - 6
     want = reference.f0_predictor(mel[None]).float()
-    network = F0Predictor.from_reference(reference.f0_predictor, reference.config)
+    vocoder = Vocoder.from_reference(reference)
+    network = vocoder.graph("f0_predictor")
     assert error(network(F.pad(mel, (0, 3))), want[0]) <= 1e-6
     opened = reference.f0_predictor(mel[None], finalize=False).float()
     assert error(network(mel), opened[0]) <= 1e-6
     f0, noise = want[0] * 100, torch.rand(40 * reference.config.samples_per_frame, 9)
-    got = Excitation.from_reference(reference.excitation)(f0, noise)
+    got = vocoder.graph("excitation")(f0, noise)
     assert error(got, reference.excitation(f0[None], noise)[0]) <= TOLERANCE
 
 
@@ -130,19 +136,22 @@ def test_logits_are_the_references_in_one_call_and_token_by_token() -> None:
 
 def test_networks_are_what_their_stored_tensors_make_of_them(tmp_path: object) -> None:
     reference = stages()
-    networks: list[nn.Module] = [
+    networks: list[Any] = [
         estimator(),
         FlowEncoder.from_reference(reference.flow_encoder),
-        Generator.from_reference(reference.vocoder),
+        Vocoder.from_reference(reference.vocoder),
         SpeechLM.from_reference(reference.speech_lm),
     ]
     for network in networks:
         path = f"{tmp_path}/{type(network).__name__}"
-        stored = stored_tensors(network)
-        save_file({name: tensor.contiguous() for name, tensor in stored.items()}, path)
-        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        load_stored(network, load_file(path))
-        assert all(torch.equal(before[name], t) for name, t in network.state_dict().items())
+        stored = {name: tensor.contiguous() for name, tensor in stored_tensors(network).items()}
+        save_file(stored, path, config_metadata(network.config))
+        config = stored_config(Path(path), network.config_type)
+        assert config == network.config
+        other = type(network).blank(config, stored)
+        load_stored(other, load_file(path))
+        before = network.state_dict()
+        assert all(torch.equal(before[name], t) for name, t in other.state_dict().items())
     blocks = stored_tensors(networks[0])
     assert blocks["blocks.0.qkv.weight"].shape == (128, 384)  # [in, out]
 
@@ -169,7 +178,7 @@ def test_fx_traces_each_network_that_can_be_quantized() -> None:
             (torch.arange(9), torch.ones(9), random(1, 192)),
         ),
         (
-            Generator.from_reference(reference.vocoder),
+            Vocoder.from_reference(reference.vocoder),
             (random(1, 80, 12), random(1, 8 * 480), torch.tensor([7])),
         ),
         (

@@ -7,31 +7,26 @@ Source: as the reference.
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
-from cosyvoice_cpu.networks.deployed.storage import layer_tensors
-from cosyvoice_cpu.networks.reference import excitation as reference
 
 
-class Excitation(nn.Module):
-    """f0 and noise to the source signal. T mel frames."""
+class Excitation(nn.Linear):
+    """The linear layer that merges the harmonics, and before it what makes them. T mel frames."""
 
-    leaves: ClassVar[tuple[type[nn.Module], ...]] = ()
     order: Tensor
 
     def __init__(self, config: VocoderConfig) -> None:
-        super().__init__()
+        harmonics = config.nb_harmonics + 1
+        super().__init__(harmonics, 1)
         self.config = config
-        self.harmonics = config.nb_harmonics + 1
-        self.source = nn.Linear(self.harmonics, 1)
-        order = torch.arange(1, self.harmonics + 1, dtype=torch.float32, device="cpu")
+        order = torch.arange(1, harmonics + 1, dtype=torch.float32, device="cpu")
         self.register_buffer("order", order, persistent=False)
 
-    def forward(self, f0: Tensor, noise: Tensor) -> Tensor:
+    def forward(self, f0: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
         """Source [1, T * 480] in -1..1 from f0 [T] in Hz and noise [T * 480, harmonics]."""
         config = self.config
         column = f0.unsqueeze(1)  # [T, 1]
@@ -41,15 +36,7 @@ class Excitation(nn.Module):
         voiced = column > config.nsf_voiced_threshold
         sine = torch.where(voiced, sine, 0.0)
         level = torch.where(voiced, config.nsf_sigma, config.nsf_alpha / 3)  # of the noise
-        noise = noise.view(-1, config.samples_per_frame, self.harmonics)  # [T, 480, harmonics]
+        noise = noise.view(-1, config.samples_per_frame, self.in_features)  # [T, 480, harmonics]
         signal = sine.unsqueeze(1) + level.unsqueeze(1) * noise
-        merged: Tensor = self.source(signal.flatten(0, 1))  # [T * 480, 1]
+        merged: Tensor = super().forward(signal.flatten(0, 1))  # [T * 480, 1]
         return merged.tanh().view(1, -1)
-
-    @classmethod
-    def from_reference(cls, network: reference.Excitation) -> Excitation:
-        """On the tensors of `network`."""
-        with torch.device("meta"):
-            own = cls(network.config)
-        own.load_state_dict(layer_tensors("source", network.merge), assign=True)
-        return own.eval()

@@ -7,7 +7,7 @@ excitation adds an f0 error up over the utterance. Source: as the reference.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,20 +21,14 @@ from cosyvoice_cpu.networks.reference import f0_predictor as reference
 class F0Predictor(nn.Module):
     """Five products and a linear layer. T mel frames."""
 
-    leaves: ClassVar[tuple[type[nn.Module], ...]] = ()
-
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         width = config.f0_channels
         kernels = reference.KERNELS
         inputs = [config.in_channels] + [width] * (len(kernels) - 1)
-        self.f0 = nn.ModuleDict(
-            {
-                str(index): nn.Linear(kernel * inner, width)
-                for index, (inner, kernel) in enumerate(zip(inputs, kernels, strict=True))
-            }
-        )
-        self.f0["classifier"] = nn.Linear(width, 1)
+        for index, (inner, kernel) in enumerate(zip(inputs, kernels, strict=True)):
+            self.add_module(str(index), nn.Linear(kernel * inner, width))
+        self.classifier = nn.Linear(width, 1)
         self.double()
 
     def forward(self, mel: Tensor) -> Tensor:
@@ -48,20 +42,17 @@ class F0Predictor(nn.Module):
                 h = F.pad(h, (0, 0, kernel - 1, 0))
             count = h.shape[0] - kernel + 1
             shifted = [h[shift : shift + count] for shift in range(kernel)]
-            h = self.f0[str(index)](torch.cat(shifted, dim=1))
+            h = self.get_submodule(str(index))(torch.cat(shifted, dim=1))
             h = h.clamp(min=0) + (h.clamp(max=0).exp() - 1)  # ELU, which has no float64 kernel
-        f0: Tensor = self.f0["classifier"](h).squeeze(1)
+        f0: Tensor = self.classifier(h).squeeze(1)
         return f0.abs().float()
 
-    @classmethod
-    def from_reference(cls, network: reference.F0Predictor, config: VocoderConfig) -> F0Predictor:
-        """On the tensors of `network`, kernels laid out in the order of frames side by side."""
-        with torch.device("meta"):
-            own = cls(config)
-        tensors = layer_tensors("f0.classifier", network.classifier)
+    @staticmethod
+    def tensors_of(network: reference.F0Predictor) -> dict[str, Tensor]:
+        """Those of the reference, kernels laid out in the order of frames side by side."""
+        tensors = layer_tensors("classifier", network.classifier)
         for i, conv in enumerate(cast("Sequence[nn.Conv1d]", network.convs)):
-            layer = layer_tensors(f"f0.{i}", conv)
-            layer[f"f0.{i}.weight"] = layer[f"f0.{i}.weight"].transpose(1, 2).flatten(1)
+            layer = layer_tensors(str(i), conv)
+            layer[f"{i}.weight"] = layer[f"{i}.weight"].transpose(1, 2).flatten(1)
             tensors |= layer  # [out, in, kernel] became [out, kernel * in]
-        own.load_state_dict(tensors, assign=True)
-        return own.eval()
+        return tensors

@@ -5,6 +5,7 @@ Source: as the reference.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from cosyvoice_cpu.networks.reference import flow_encoder as reference
 class FlowEncoder(nn.Module):
     """Tokens to `mu`, speaker embedding to `speaker`."""
 
+    config_type = FlowConfig
     leaves: ClassVar[tuple[type[nn.Module], ...]] = ()
 
     def __init__(self, config: FlowConfig) -> None:
@@ -45,16 +47,25 @@ class FlowEncoder(nn.Module):
         frames = torch.stack([mu[0]] * self.config.token_mel_ratio, dim=2)
         return frames.flatten(1), self.speaker(F.normalize(embedding, dim=1))
 
+    def graph(self, variant: str) -> nn.Module:
+        """The module of the only graph."""
+        return {"flow_encoder": self}[variant]
+
+    @classmethod
+    def blank(cls, config: FlowConfig, tensors: Mapping[str, Tensor]) -> FlowEncoder:
+        """Without values, on the meta device."""
+        with torch.device("meta"):
+            return cls(config).eval()
+
     @classmethod
     def from_reference(cls, network: reference.FlowEncoder) -> FlowEncoder:
         """On the tensors of `network`."""
-        with torch.device("meta"):
-            own = cls(network.config)
         tensors = {
             "token_embedding": network.token_embedding.weight.detach(),
             **layer_tensors("ahead", network.lookahead.ahead),
             **layer_tensors("back", network.lookahead.back),
             **layer_tensors("speaker", network.speaker_projection),
         }
+        own = cls.blank(network.config, tensors)
         own.load_state_dict(tensors, assign=True)
-        return own.eval()
+        return own

@@ -11,7 +11,7 @@ Source: as the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -58,6 +58,7 @@ class Block(nn.Module):
 class FlowEstimator(nn.Module):
     """Velocity of the flow at one of the solver's steps. T mel frames."""
 
+    config_type = EstimatorConfig
     leaves: ClassVar[tuple[type[nn.Module], ...]] = (FrameMask, FrameAttention)
 
     def __init__(
@@ -119,14 +120,28 @@ class FlowEstimator(nn.Module):
         out: Tensor = velocity.view(x.shape[0], -1, self.config.mel_dim).transpose(1, 2)
         return out
 
+    def graph(self, variant: str) -> nn.Module:
+        """The module of a graph: "full", or "chunked" for streaming, on the same tensors."""
+        chunked = {"full": False, "chunked": True}[variant]
+        if chunked == (self.mask.chunk is not None):
+            return self
+        tensors = self.state_dict()
+        other = type(self).blank(self.config, tensors, chunked=chunked)
+        other.load_state_dict(tensors, assign=True)
+        return other
+
+    @classmethod
+    def blank(
+        cls, config: EstimatorConfig, tensors: Mapping[str, Tensor], *, chunked: bool = False
+    ) -> FlowEstimator:
+        """Without values, on the meta device, for as many steps and positions as `tensors`."""
+        steps, positions = (len(tensors[name]) for name in ("modulation", "rotary.cos"))
+        with torch.device("meta"):
+            return cls(config, steps=steps, positions=positions, chunked=chunked).eval()
+
     @classmethod
     def from_reference(
-        cls,
-        network: reference.FlowEstimator,
-        times: Floats,
-        positions: int,
-        *,
-        chunked: bool = False,
+        cls, network: reference.FlowEstimator, times: Floats, positions: int
     ) -> FlowEstimator:
         """For the solver's `times` [steps] and frames up to `positions`."""
         embedding = network.input_embedding
@@ -150,10 +165,9 @@ class FlowEstimator(nn.Module):
                 **layer_tensors(f"blocks.{i}.expand", block.expand),
                 **layer_tensors(f"blocks.{i}.contract", block.contract),
             }
-        with torch.device("meta"):
-            own = cls(network.config, steps=len(times), positions=positions, chunked=chunked)
+        own = cls.blank(network.config, tensors)
         own.load_state_dict(tensors, assign=True)
-        return own.eval()
+        return own
 
 
 @torch.no_grad()

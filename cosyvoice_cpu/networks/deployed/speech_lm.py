@@ -7,7 +7,7 @@ Source: as the reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -91,6 +91,7 @@ class DecoderLayer(nn.Module):
 class SpeechLM(nn.Module):
     """Embedding rows to logits. H hidden size; the tables are read outside of the graph."""
 
+    config_type = SpeechLMConfig
     leaves: ClassVar[tuple[type[nn.Module], ...]] = (CachedAttention,)
 
     def __init__(self, config: SpeechLMConfig) -> None:
@@ -131,12 +132,20 @@ class SpeechLM(nn.Module):
         logits: Tensor = self.head(self.norm(x)[0][rows])
         return logits, *(past[index] for index in range(2 * len(self.layers)))
 
+    def graph(self, variant: str) -> nn.Module:
+        """The module of the only graph."""
+        return {"speech_lm": self}[variant]
+
+    @classmethod
+    def blank(cls, config: SpeechLMConfig, tensors: Mapping[str, Tensor]) -> SpeechLM:
+        """Without values, on the meta device."""
+        with torch.device("meta"):
+            return cls(config).eval()
+
     @classmethod
     def from_reference(cls, network: reference.SpeechLM) -> SpeechLM:
         """On the tensors of `network`."""
         config = network.config
-        with torch.device("meta"):
-            own = cls(config)
         cosine, sine = reference.rotary_table(config, 0, MAX_POSITIONS, torch.device("cpu"))
         tensors = {
             "text_embedding": network.text_embedding.weight.detach(),
@@ -159,5 +168,6 @@ class SpeechLM(nn.Module):
                 **layer_tensors(f"{name}.gate_up", mlp.gate_proj, mlp.up_proj),
                 **layer_tensors(f"{name}.down", mlp.down_proj),
             }
+        own = cls.blank(config, tensors)
         own.load_state_dict(tensors, assign=True)
-        return own.eval()
+        return own

@@ -1,15 +1,43 @@
 """Between the tensors of deployed networks and those of a bundle's weight files.
 
 Names are the same. One rule: a linear layer's weight is stored [in, out], as ONNX Runtime's kernels
-read it, and torch's own `nn.Linear` has it [out, in], as a view.
+read it, and torch's own `nn.Linear` has it [out, in], as a view. What the tensors do not say of a
+network (heads, strides, slopes) is its configuration, which the file's metadata hold as JSON.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
 
+import msgspec
 import torch
 from torch import Tensor, nn
+
+from cosyvoice_cpu.bundle.safetensors_header import read_metadata
+from cosyvoice_cpu.errors import BundleError
+
+_CONFIG = "config"
+C = TypeVar("C")
+
+
+def config_metadata(config: object) -> dict[str, str]:
+    """The metadata of the weight file of a network of this configuration."""
+    return {_CONFIG: msgspec.json.encode(config).decode()}
+
+
+def stored_config(path: Path, kind: type[C]) -> C:
+    """The configuration in the metadata of a weight file, of the network's `config_type`.
+
+    Raises: BundleError if the file does not state one.
+    """
+    try:
+        return msgspec.json.decode(read_metadata(path)[_CONFIG], type=kind)
+    except (OSError, ValueError, KeyError) as error:
+        raise BundleError(
+            f"{path} does not say how its network is built ({error})", "export the checkpoint again"
+        ) from error
 
 
 def stored_tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The vocoder's generator as it runs: mel and excitation source to a waveform.
+"""The vocoder as it runs: the generator, from mel and excitation source to a waveform.
 
 STFT and inverse STFT are convolutions. A convolution over a signal whose samples are repeated r
 times needs only three distinct inputs for each output, so each upsampling convolution is stored as
@@ -11,7 +11,7 @@ frames. Source: as the reference.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
 import torch
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
+from cosyvoice_cpu.networks.deployed.excitation import Excitation
+from cosyvoice_cpu.networks.deployed.f0_predictor import F0Predictor
 from cosyvoice_cpu.networks.deployed.operators import Spectrum, Waveform
 from cosyvoice_cpu.networks.deployed.storage import layer_tensors
 from cosyvoice_cpu.networks.reference import vocoder as reference
@@ -62,14 +64,20 @@ class ResBlock(nn.Module):
         return x
 
 
-class Generator(nn.Module):
-    """Log-mel and source to a waveform. T mel frames; a frame has 480 samples."""
+class Vocoder(nn.Module):
+    """The generator as `forward`; f0 predictor and excitation as attributes.
 
+    T mel frames; a frame has 480 samples.
+    """
+
+    config_type = VocoderConfig
     leaves: ClassVar[tuple[type[nn.Module], ...]] = (Spectrum, Waveform)
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.f0 = F0Predictor(config)
+        self.source = Excitation(config)
         size, hop = config.istft_n_fft, config.istft_hop_len
         self.spectrum = Spectrum(size, hop, config.samples_per_frame)
         self.waveform = Waveform(
@@ -137,12 +145,23 @@ class Generator(nn.Module):
         waveform: Tensor = self.waveform(x, valid_frames)
         return waveform.clamp(-config.audio_limit, config.audio_limit)
 
+    def graph(self, variant: str) -> nn.Module:
+        """The module of a graph: "generator", "f0_predictor" or "excitation"."""
+        return {"generator": self, "f0_predictor": self.f0, "excitation": self.source}[variant]
+
     @classmethod
-    def from_reference(cls, network: reference.Vocoder) -> Generator:
-        """On the tensors of `network`."""
+    def blank(cls, config: VocoderConfig, tensors: Mapping[str, Tensor]) -> Vocoder:
+        """Without values, on the meta device."""
         with torch.device("meta"):
-            own = cls(network.config)
+            return cls(config).eval()
+
+    @classmethod
+    def from_reference(cls, network: reference.Vocoder) -> Vocoder:
+        """On the tensors of `network`."""
+        f0 = F0Predictor.tensors_of(network.f0_predictor)
         tensors = {
+            **{f"f0.{name}": tensor for name, tensor in f0.items()},
+            **layer_tensors("source", network.excitation.merge),
             **layer_tensors("conv_pre", network.conv_pre),
             **layer_tensors("conv_post", network.conv_post),
         }
@@ -164,8 +183,9 @@ class Generator(nn.Module):
                         place = f"{name}.{i}.{part}.{j}"
                         tensors[f"{place}.alpha"] = alpha
                         tensors[f"{place}.inverse"] = 1 / (alpha + reference.SNAKE_EPS)
+        own = cls.blank(network.config, tensors)
         own.load_state_dict(tensors, assign=True)
-        return own.eval()
+        return own
 
 
 def phase_taps(kernel: int, rate: int) -> int:
