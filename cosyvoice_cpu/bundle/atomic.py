@@ -20,6 +20,7 @@ from typing import BinaryIO
 from cosyvoice_cpu.errors import OutputError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, the shell's limit (ulimit -f)
+_POLL_SECONDS = 0.01  # between two looks at a lock that another process has
 _SHORT_WRITE = r"\d+ requested and \d+ written"
 
 
@@ -78,12 +79,13 @@ def write_file_atomically(path: Path, content: bytes | Callable[[BinaryIO], obje
             with target.open("wb") as file:
                 _write(file, content)
             return
-        _remove_leftovers(target)
+        _remove_stale_files(target)
         temporary = target.parent / partial_name(target.name)
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
             with open(handle, "wb") as file:
-                _hold(handle)
+                with contextlib.suppress(OSError):  # some network file systems know no locks
+                    _lock(handle)
                 _write(file, content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -105,7 +107,7 @@ def _takes_bytes_directly(target: Path) -> bool:
         return False
 
 
-def _remove_leftovers(target: Path) -> None:
+def _remove_stale_files(target: Path) -> None:
     """Remove the temporary files of writers of `target` that were killed.
 
     Those are the ones whose process is gone and whose lock is free: process numbers alone would
@@ -118,22 +120,22 @@ def _remove_leftovers(target: Path) -> None:
         if not match or is_alive(int(match[1])) or path.is_symlink() or not path.is_file():
             continue
         with contextlib.suppress(OSError):  # another writer may be at it too
-            hold = hold_folder(path)
-            if hold is not None:
-                path.unlink()
-                os.close(hold)
+            handle = hold(path)
+            if handle is not None:
+                try:
+                    path.unlink()
+                finally:
+                    os.close(handle)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process has this number; on Windows, where asking would signal it, always True."""
-    if os.name == "nt":
-        return True
-    with contextlib.suppress(PermissionError):  # it exists and belongs to someone else
-        try:
-            os.kill(pid, 0)
-        except (ProcessLookupError, OverflowError):
-            return False
-    return True
+    """Whether a process has this number."""
+    import psutil  # deferred, as every start would wait for it
+
+    try:
+        return psutil.pid_exists(pid)
+    except OverflowError:  # no system counts so far
+        return False
 
 
 def _write(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -169,56 +171,40 @@ def folder_lock(folder: Path) -> Iterator[None]:
     process is done; the system frees the lock of a process that dies.
     Raises: OutputError if the folder does not exist or can't be locked.
     """
-    try:
-        handle = _open_lock(folder)
-    except OSError as error:
-        raise output_error(folder / "*", error) from error
-    try:
+    with contextlib.ExitStack() as opened:
+        try:
+            handle = _open_for_lock(folder)
+            opened.callback(os.close, handle)
+            _lock(handle, wait=True)
+        except OSError as error:
+            raise output_error(folder / "*", error) from error
         yield
-    finally:
+
+
+def hold(path: Path) -> int | None:
+    """A handle whose lock on a folder or file lasts until it is closed or the process dies.
+
+    None if another process holds it, it can't be opened, or its file system knows no locks.
+    """
+    handle = None
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)  # on Windows no folder opens
+        if _lock(handle):
+            return handle
+    if handle is not None:
         os.close(handle)
+    return None
 
 
-if sys.platform == "win32":
-    import msvcrt
+def _lock(handle: int, wait: bool = False) -> bool:
+    """Lock an open file or folder until it is closed; whether nobody else holds it."""
+    from filelock import lock_descriptor  # deferred, as every start would wait for it
 
-    def _open_lock(folder: Path) -> int:
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
-        msvcrt.locking(handle, msvcrt.LK_LOCK, 1)
-        return handle
+    return lock_descriptor(handle, blocking=wait, poll_interval=_POLL_SECONDS)
 
-    def _hold(handle: int) -> None:
-        """Not on Windows, where nothing looks for the lock."""
 
-    def hold_folder(folder: Path) -> int | None:
-        """Not on Windows: a folder can't be locked there."""
-        return None
-
-else:
-    import fcntl
-
-    def _open_lock(folder: Path) -> int:
-        handle = os.open(folder, os.O_RDONLY)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        return handle
-
-    def _hold(handle: int) -> None:
-        """Lock an open file until it is closed; some network file systems know no locks."""
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def hold_folder(folder: Path) -> int | None:
-        """A handle whose lock on a folder or file lasts until it is closed or the process dies.
-
-        None if another process holds it, it can't be opened, or its file system knows no locks.
-        """
-        try:
-            handle = os.open(folder, os.O_RDONLY)
-        except OSError:
-            return None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            return None
-        return handle
+def _open_for_lock(folder: Path) -> int:
+    """Windows opens no folders: there a file stands for it, which stays."""
+    if sys.platform == "win32":
+        return os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    return os.open(folder, os.O_RDONLY)

@@ -27,7 +27,7 @@ from cosyvoice_cpu.bundle.manifest import (
 )
 from cosyvoice_cpu.bundle.onnx_scan import scan_onnx
 from cosyvoice_cpu.bundle.paths import READ_ONLY, check_file, check_folder
-from cosyvoice_cpu.bundle.verification_cache import recall, remember, state_of
+from cosyvoice_cpu.bundle.verification_cache import look_up, state_of, store
 from cosyvoice_cpu.errors import BundleError, ManifestError
 
 
@@ -65,7 +65,7 @@ def open_bundle(path: Path, *, trust: bool = False, recheck: bool = False) -> Bu
     """Check the bundle at `path` and open it.
 
     `trust` leaves out the digests. Neither digests nor graphs of a component are read again while
-    its files are as this user's cache remembers them from a complete check, unless `recheck`.
+    its files are as the verification cache has them from a complete check, unless `recheck`.
     Links and sizes are checked in any case.
     Raises: BundleError, or ManifestError for the manifest, naming the file and what is wrong.
     """
@@ -138,12 +138,12 @@ def _scan_graphs(root: Path, manifest: Manifest, unchanged: set[str]) -> None:
 
 def _unchanged(root: Path, manifest: Manifest, statuses: Mapping[str, os.stat_result]) -> set[str]:
     """Manifest paths of the files that are as they were at the last complete check."""
-    remembered = recall(root)
+    checked = look_up(root)
     return {
         entry.path
         for component in manifest.components.values()
         for entry in component.files
-        if remembered.get(entry.path) == state_of(statuses[entry.path], entry.sha256)
+        if checked.get(entry.path) == state_of(statuses[entry.path], entry.sha256)
     }
 
 
@@ -199,4 +199,4 @@ def _check_digests(
                 f"{path} changed while it was checked", "wait for the other program, then try again"
             )
     if changed:
-        remember(root, states)
+        store(root, states)

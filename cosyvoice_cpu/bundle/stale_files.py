@@ -1,4 +1,4 @@
-"""What a writer leaves when it is killed, and how the next writer of the same bundle tidies up.
+"""Stale files: what a killed writer leaves, removed by the next writer of the same bundle.
 
 `.NAME.partial-PID-RANDOM` is an unfinished bundle; `.NAME.replaced-PID-RANDOM` is the old one,
 moved aside for the moment in which the new one takes its name.
@@ -12,18 +12,19 @@ import secrets
 import shutil
 from pathlib import Path
 
-from cosyvoice_cpu.bundle.atomic import hold_folder, is_alive
+from cosyvoice_cpu.bundle.atomic import hold, is_alive
 
 
 def replaced_name(name: str) -> str:
+    """A new name beside `name` for the bundle that is replaced."""
     return f".{name}.replaced-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def clean_up_after_the_dead(target: Path) -> None:
+def remove_stale_files(target: Path) -> None:
     """Remove what killed writers of `target` left; bring back a bundle caught between two renames.
 
-    A folder counts as left over when its process is gone and nobody holds its lock: process numbers
-    alone would mislead where containers share the folder.
+    A folder is stale when its process is gone and nobody holds its lock: process numbers alone
+    would mislead where containers share the folder. On Windows, which locks no folders, none is.
     """
     pattern = re.compile(rf"\.{re.escape(target.name)}\.(partial|replaced)-(\d+)-[0-9a-f]{{8}}")
     if not target.parent.is_dir():
@@ -32,11 +33,11 @@ def clean_up_after_the_dead(target: Path) -> None:
         match = pattern.fullmatch(path.name)
         if not match or path.is_symlink() or is_alive(int(match[2])):
             continue
-        hold = hold_folder(path) if path.is_dir() else None
-        if hold is None:
+        handle = hold(path) if path.is_dir() else None
+        if handle is None:
             continue
         if match[1] == "replaced" and not target.exists():
             os.rename(path, target)
         else:
             shutil.rmtree(path, ignore_errors=True)
-        os.close(hold)
+        os.close(handle)

@@ -24,7 +24,7 @@ from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.bundle.atomic import (
     fsync_file,
     fsync_folder,
-    hold_folder,
+    hold,
     is_disk_full,
     partial_name,
 )
@@ -48,7 +48,7 @@ from cosyvoice_cpu.bundle.manifest import (
 )
 from cosyvoice_cpu.bundle.paths import unsafe_path
 from cosyvoice_cpu.bundle.reader import Bundle, check_structure
-from cosyvoice_cpu.bundle.stale_files import clean_up_after_the_dead, replaced_name
+from cosyvoice_cpu.bundle.stale_files import remove_stale_files, replaced_name
 from cosyvoice_cpu.errors import BundleError
 
 Handler = Callable[[int, FrameType | None], object] | int | None
@@ -157,7 +157,7 @@ class BundleWriter:
             synthesis=synthesis,
             quality=quality,
         )
-        self._refuse_strangers(manifest)
+        self._refuse_unknown_files(manifest)
         check_structure(self._partial, manifest)
         return Bundle(self._partial, manifest)
 
@@ -210,7 +210,7 @@ class BundleWriter:
             parity=dict(draft.parity),
         )
 
-    def _refuse_strangers(self, manifest: Manifest) -> None:
+    def _refuse_unknown_files(self, manifest: Manifest) -> None:
         known = {*manifest.components, SPEAKERS_FOLDER}
         for path in self._partial.iterdir():
             if path.name not in known:
@@ -244,7 +244,7 @@ class BundleWriter:
 
     def __enter__(self) -> BundleWriter:
         try:
-            clean_up_after_the_dead(self._target)
+            remove_stale_files(self._target)
             self._check_target()
             self._check_space()
             self._partial.mkdir()
@@ -252,7 +252,7 @@ class BundleWriter:
             raise BundleError(
                 f"{self.output} can't be written ({error.strerror})", "choose another place"
             ) from error
-        self._hold = hold_folder(self._partial)
+        self._hold = hold(self._partial)
         self._take_signals()
         return self
 

@@ -10,48 +10,44 @@ import contextlib
 import hashlib
 import os
 import shutil
-import stat
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.bundle.atomic import folder_lock, output_error, partial_name
 from cosyvoice_cpu.bundle.reader import open_bundle
-from cosyvoice_cpu.bundle.stale_files import clean_up_after_the_dead
-from cosyvoice_cpu.bundle.verification_cache import cache_folder
+from cosyvoice_cpu.bundle.stale_files import remove_stale_files
 from cosyvoice_cpu.errors import BundleError, MissingExtraError
+from cosyvoice_cpu.progress import Notify, Progress, no_notice, no_progress
+from cosyvoice_cpu.system.cache_folder import (
+    cache_folder,
+    private_temporary_folder,
+    writable_folder,
+)
 
 VOICE = Path(__file__).parent / "voice"
 PROMPTS = Path(__file__).parent / "prompts"
 MAX_SECONDS = 40.0  # of audio with prompt; a shorter ladder than the default is made sooner
 
-Progress = Callable[[str, float], None]
-"""(what is under way, share of it that is done, 0..1)."""
-Tell = Callable[[str], None]
-"""Takes a sentence for the user."""
 
-
-def demo_bundle(progress: Progress | None = None, tell: Tell | None = None) -> Path:
+def demo_bundle(progress: Progress = no_progress, notify: Notify = no_notice) -> Path:
     """The folder of the demo's bundle, which is made first if this user has none yet.
 
     It is whole or absent; of two processes that need it at once, one makes it and the other waits.
     Raises: MissingExtraError if it has to be made and torch or onnx are missing, OutputError if
     there is nowhere to write it.
     """
-    progress, tell = progress or (lambda what, done: None), tell or (lambda sentence: None)
     name = f"demo-{__version__}-{_digest()[:16]}"
-    with contextlib.suppress(RuntimeError):  # no home folder
-        made = cache_folder() / "demo" / name
-        if _is_whole(made):
-            return made
-    parent = _writable_parent(tell)
+    cache = cache_folder()
+    if cache and _is_whole(cache / "demo" / name):  # perhaps in a cache that is read-only by now
+        return cache / "demo" / name
+    parent = _writable_parent(notify)
     bundle = parent / name
     with folder_lock(parent):
         if not _is_whole(bundle):
-            tell("making the demo voice; this happens once")
-            clean_up_after_the_dead(bundle)
+            notify("making the demo voice; this happens once")
+            remove_stale_files(bundle)
             shutil.rmtree(bundle, ignore_errors=True)
             with _work_folder(parent, name) as work:
                 _make(work / "bundle", progress)
@@ -99,7 +95,7 @@ def _digest() -> str:
 
 def _is_whole(bundle: Path) -> bool:
     """Whether there is a bundle that opens. A damaged one is ours to make again."""
-    if not bundle.is_dir():
+    if not os.path.isdir(bundle):  # unlike Path.is_dir, False also where access is denied
         return False
     try:
         open_bundle(bundle)
@@ -118,33 +114,16 @@ def _work_folder(parent: Path, name: str) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _writable_parent(tell: Tell) -> Path:
-    """The cache's folder for demos, or one in the temporary folder where that can't be written."""
-    with contextlib.suppress(OSError, RuntimeError):
-        parent = cache_folder() / "demo"
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=parent):
-            return parent
-    parent = _temporary_parent()
-    tell(f"the cache folder can't be written; the demo voice goes to {parent}")
-    return parent
+def _writable_parent(notify: Notify) -> Path:
+    """The cache's folder for demos, or a folder in the temporary one where that can't be written.
 
-
-def _temporary_parent() -> Path:
-    """A folder of this user alone: in a shared temporary folder anybody can take a name first."""
-    base = Path(tempfile.gettempdir())
-    if sys.platform == "win32":
-        return Path(tempfile.mkdtemp(prefix="cosyvoice-cpu-"))
-    folder = base / f"cosyvoice-cpu-{os.getuid()}"
+    Raises: OutputError if neither can be written.
+    """
+    if parent := writable_folder("demo"):
+        return parent
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        if (
-            stat.S_ISDIR(status.st_mode)
-            and status.st_uid == os.getuid()
-            and not status.st_mode & 0o022
-        ):
-            return folder
-        return Path(tempfile.mkdtemp(prefix="cosyvoice-cpu-"))
+        parent = private_temporary_folder()
     except OSError as error:
-        raise output_error(folder, error) from error
+        raise output_error(Path(error.filename or tempfile.gettempdir()), error) from error
+    notify(f"the cache folder can't be written; the demo voice goes to {parent}")
+    return parent

@@ -27,8 +27,8 @@ from safetensors import SafetensorError
 from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.bundle.manifest import Manifest, dump_manifest
-from cosyvoice_cpu.bundle.verification_cache import cache_folder
 from cosyvoice_cpu.errors import OutputError
+from cosyvoice_cpu.system.cache_folder import cache_folder
 from cosyvoice_cpu.utterances import Utterance
 
 T = TypeVar("T")
@@ -43,9 +43,9 @@ class Findings:
     def __init__(self, manifest: Manifest) -> None:
         """What is known about the bundle with this manifest, which holds all files' digests."""
         self._folder: Path | None = None
-        with contextlib.suppress(RuntimeError):  # no home folder
+        if cache := cache_folder():
             name = digest_of(dump_manifest(manifest), __version__, ort.__version__)[:32]
-            self._folder = cache_folder() / "quantize" / name
+            self._folder = cache / "quantize" / name
             _forget_the_old(self._folder.parent)
         self._own: set[str] = set()
         self.reused = 0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from cosyvoice_cpu.system.threads import cpu_quota, default_threads, physical_cores, usable_cpus
 
@@ -70,7 +71,7 @@ class Machine:
 
 def describe_machine() -> Machine:
     """Look at this machine; never fails."""
-    memory = _meminfo()
+    total, available = _memory_mb()
     usable = usable_cpus()
     return Machine(
         cpu=_cpu_name(),
@@ -81,8 +82,8 @@ def describe_machine() -> Machine:
         physical_cores=len(physical_cores(usable)),
         quota_cpus=cpu_quota(),
         default_threads=default_threads(),
-        memory_mb=memory.get("MemTotal"),
-        available_mb=memory.get("MemAvailable"),
+        memory_mb=total,
+        available_mb=available,
         memory_limit_mb=_memory_limit_mb(),
         governor=_first_line(_GOVERNOR),
         system=f"{platform.system()} {platform.release()}",
@@ -131,19 +132,13 @@ def _instruction_sets(flags: set[str] | None) -> dict[str, bool] | None:
     return {name: bool(flags & any_of) for name, any_of in table.items()}
 
 
-def _meminfo() -> dict[str, float]:
-    """Megabytes by name; total only where there is no /proc/meminfo, nothing on Windows."""
+def _memory_mb() -> tuple[float | None, float | None]:
+    """All memory, and what new programs can have of it without swapping."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        if hasattr(os, "sysconf") and sys.platform != "win32":
-            return {"MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e6}
-        return {}
-    values = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        values[name] = int(value.split()[0]) * 1024 / 1e6
-    return values
+        memory = psutil.virtual_memory()
+    except (OSError, psutil.Error):  # Linux without /proc
+        return None, None
+    return memory.total / 1e6, memory.available / 1e6
 
 
 def _memory_limit_mb() -> float | None:

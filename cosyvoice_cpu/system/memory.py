@@ -6,45 +6,58 @@ file, and the system may drop and read them again.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+
+import psutil
 
 _SAMPLE_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class ResidentMemory:
-    """Megabytes (1e6 bytes); None where the system does not tell (anything but Linux)."""
+    """Megabytes (1e6 bytes); None where the system does not tell."""
 
-    anonymous_mb: float | None = None
-    file_mb: float | None = None
-    peak_mb: float | None = None  # the largest sum so far, as the kernel keeps it
+    anonymous_mb: float | None = None  # Linux only
+    file_mb: float | None = None  # Linux only
+    peak_mb: float | None = None  # the largest sum so far; the sum now where no peak is kept
 
 
-def resident_memory(pid: int | str = "self") -> ResidentMemory:
-    """The memory of process `pid` now; all None if it ended, or on another system than Linux."""
-    values: dict[str, float] = {}
+def resident_memory(pid: int | None = None) -> ResidentMemory:
+    """The memory of process `pid` now, by default this one; all None if it ended."""
     try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in {"RssAnon", "RssFile", "VmHWM"}:
-                values[name] = int(value.split()[0]) * 1024 / 1e6
-    except (OSError, ValueError):
+        memory = psutil.Process(pid).memory_info()
+    except psutil.Error:
         return ResidentMemory()
-    return ResidentMemory(values.get("RssAnon"), values.get("RssFile"), values.get("VmHWM"))
+    shared = getattr(memory, "shared", None)
+    return ResidentMemory(
+        anonymous_mb=None if shared is None else (memory.rss - shared) / 1e6,
+        file_mb=None if shared is None else shared / 1e6,
+        peak_mb=max(memory.rss, _peak_bytes(pid, memory)) / 1e6,
+    )
 
 
 def own_peak_mb() -> float | None:
-    """Peak resident memory of this process so far, on any Unix."""
-    peak = resident_memory().peak_mb
-    if peak is None and sys.platform != "win32":
+    """Peak resident memory of this process so far, in megabytes; None on Linux without /proc."""
+    return resident_memory().peak_mb
+
+
+def _peak_bytes(pid: int | None, memory: object) -> int:
+    """The peak that the system keeps, 0 if it keeps none that can be asked for."""
+    if sys.platform == "linux":  # psutil leaves it out
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(f"/proc/{pid or 'self'}/status").read_text().splitlines():
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    elif sys.platform != "win32" and pid is None:
         import resource
 
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        peak = used / 1e6 if sys.platform == "darwin" else used * 1024 / 1e6
-    return peak
+        return used if sys.platform == "darwin" else used * 1024
+    return int(getattr(memory, "peak_wset", 0))  # Windows
 
 
 class MemoryWatch:
@@ -52,21 +65,17 @@ class MemoryWatch:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._peaks: dict[str, float] = {}
+        self._peaks = ResidentMemory()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
     def stop(self) -> ResidentMemory:
         """The peaks."""
-        self._sample()
         self._stopped.set()
         self._thread.join()
-        return ResidentMemory(
-            self._peaks.get("anonymous_mb"),
-            self._peaks.get("file_mb"),
-            self._peaks.get("peak_mb"),
-        )
+        self._sample()
+        return self._peaks
 
     def _watch(self) -> None:
         while not self._stopped.wait(_SAMPLE_SECONDS):
@@ -74,7 +83,6 @@ class MemoryWatch:
 
     def _sample(self) -> None:
         now = resident_memory(self._pid)
-        for name in ("anonymous_mb", "file_mb", "peak_mb"):
-            value = getattr(now, name)
-            if value is not None:
-                self._peaks[name] = max(value, self._peaks.get(name, 0.0))
+        pairs = zip(astuple(self._peaks), astuple(now), strict=True)
+        known = ([value for value in pair if value is not None] for pair in pairs)
+        self._peaks = ResidentMemory(*(max(values, default=None) for values in known))

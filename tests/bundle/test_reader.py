@@ -1,4 +1,4 @@
-"""Opening a bundle: what is refused, what is remembered, and that nothing is written."""
+"""Opening a bundle: what is refused, what is not checked twice, and that nothing is written."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from support.bundle_examples import WEIGHTS, edit_manifest, graph_of, make_bundle, tensor
 
-from cosyvoice_cpu.bundle import open_bundle
-from cosyvoice_cpu.bundle import verification_cache as remembered_module
-from cosyvoice_cpu.bundle.verification_cache import cache_folder, state_of
+from cosyvoice_cpu.bundle import open_bundle, verification_cache
+from cosyvoice_cpu.bundle.verification_cache import state_of
 from cosyvoice_cpu.errors import BundleError, ManifestError
 
 COPY_AGAIN = "copy the bundle again, or rebuild it with `cosyvoice-cpu export`"
@@ -162,12 +161,13 @@ def test_a_graph_with_any_spelling_of_its_extension_is_scanned(tmp_path: Path) -
     assert "a.ONNX is not a valid ONNX graph" in refusal(bundle, trust=True)[0]
 
 
-def remember(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Open a bundle so that its files are remembered at once; the record's path."""
-    monkeypatch.setattr(remembered_module, "_QUIET_NS", -(10**15))
+@pytest.fixture
+def record(bundle: Path, private_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The bundle's record in the verification cache, in which its files were put at once."""
+    monkeypatch.setattr(verification_cache, "_QUIET_NS", -(10**15))
     open_bundle(bundle)
-    (record,) = (cache_folder() / "checked").iterdir()
-    return record
+    (path,) = (private_cache / "checked").iterdir()
+    return path
 
 
 def tamper_so_that_the_record_agrees(bundle: Path, record: Path) -> None:
@@ -183,19 +183,19 @@ def tamper_so_that_the_record_agrees(bundle: Path, record: Path) -> None:
     record.write_text(json.dumps(content))
 
 
-def test_a_file_with_remembered_times_is_not_hashed_again_but_for_recheck(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_with_the_times_of_its_record_is_not_hashed_again_but_for_recheck(
+    bundle: Path, record: Path
 ) -> None:
-    tamper_so_that_the_record_agrees(bundle, remember(bundle, monkeypatch))
+    tamper_so_that_the_record_agrees(bundle, record)
     open_bundle(bundle)
     assert "does not match its manifest entry" in refusal(bundle, recheck=True)[0]
 
 
-def test_a_remembered_graph_is_read_again_when_the_weights_beside_it_changed(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("record")
+def test_a_graph_with_a_record_is_read_again_when_the_weights_beside_it_changed(
+    bundle: Path,
 ) -> None:
     """Shorter weights with a manifest that fits them: only the graph tells what is wrong."""
-    remember(bundle, monkeypatch)
     short = bytes(32)
     (bundle / "vocoder" / "w.bin").write_bytes(short)
     edit_manifest(bundle, "components.vocoder.files.1.size", len(short))
@@ -203,10 +203,8 @@ def test_a_remembered_graph_is_read_again_when_the_weights_beside_it_changed(
     assert "vocoder.onnx" in refusal(bundle)[0]
 
 
-def test_a_changed_file_is_hashed_again_even_if_its_time_is_set_back(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remember(bundle, monkeypatch)
+@pytest.mark.usefixtures("record")
+def test_a_changed_file_is_hashed_again_even_if_its_time_is_set_back(bundle: Path) -> None:
     weights = bundle / "vocoder" / "w.bin"
     before = weights.stat()
     weights.write_bytes(bytes(64))
@@ -214,36 +212,38 @@ def test_a_changed_file_is_hashed_again_even_if_its_time_is_set_back(
     assert "does not match its manifest entry" in refusal(bundle)[0]
 
 
-def test_a_record_does_not_vouch_for_a_manifest_with_other_digests(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remember(bundle, monkeypatch)
+@pytest.mark.usefixtures("record")
+def test_a_record_does_not_vouch_for_a_manifest_with_other_digests(bundle: Path) -> None:
     edit_manifest(bundle, "components.vocoder.files.1.sha256", "ab" * 32)
     assert "does not match its manifest entry" in refusal(bundle)[0]
 
 
-def test_a_file_written_this_second_is_not_remembered(bundle: Path, private_cache: Path) -> None:
+def test_a_file_written_this_second_is_not_recorded(bundle: Path, private_cache: Path) -> None:
     open_bundle(bundle)
     (record,) = (private_cache / "checked").iterdir()
     assert json.loads(record.read_text())["files"] == {}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no modes")
-def test_a_record_that_others_may_write_is_not_relied_on(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = remember(bundle, monkeypatch)
+def test_a_record_that_others_may_write_is_not_relied_on(bundle: Path, record: Path) -> None:
     tamper_so_that_the_record_agrees(bundle, record)
     record.chmod(0o666)
     assert "does not match its manifest entry" in refusal(bundle)[0]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"version": 2, "bundle": "", "files": {}}'])
-def test_a_damaged_record_is_not_relied_on(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    record = remember(bundle, monkeypatch)
+def test_a_damaged_record_is_not_relied_on(bundle: Path, record: Path, text: str) -> None:
     record.write_text(text)
+    open_bundle(bundle)
+    (bundle / "vocoder" / "w.bin").write_bytes(bytes(64))
+    assert "does not match its manifest entry" in refusal(bundle)[0]
+
+
+def test_without_a_cache_folder_every_file_is_hashed_each_time(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification_cache, "cache_folder", lambda: None)
+    monkeypatch.setattr(verification_cache, "_QUIET_NS", -(10**15))
     open_bundle(bundle)
     (bundle / "vocoder" / "w.bin").write_bytes(bytes(64))
     assert "does not match its manifest entry" in refusal(bundle)[0]
@@ -256,18 +256,6 @@ def test_a_cache_that_can_not_be_written_changes_nothing(
     monkeypatch.setenv("COSYVOICE_CPU_CACHE", str(tmp_path / "file"))
     open_bundle(bundle)
     open_bundle(bundle)
-
-
-def test_the_cache_is_in_the_place_that_the_platform_or_the_user_chose(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("COSYVOICE_CPU_CACHE", "/somewhere")
-    assert cache_folder() == Path("/somewhere")
-    monkeypatch.delenv("COSYVOICE_CPU_CACHE")
-    monkeypatch.setenv("HOME", "/home/anna")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert cache_folder() == Path("/home/anna/.cache/cosyvoice-cpu")
 
 
 def test_opening_writes_nothing_to_a_read_only_bundle(bundle: Path) -> None:

@@ -123,7 +123,7 @@ def test_without_a_writable_cache_the_demo_goes_to_a_folder_of_this_user_s_own(
     monkeypatch.setenv("COSYVOICE_CPU_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     said: list[str] = []
-    bundle = embedded.demo_bundle(tell=said.append)
+    bundle = embedded.demo_bundle(notify=said.append)
     assert bundle.parent.parent == tmp_path
     assert bundle.parent.stat().st_mode & 0o077 == 0
     assert said[0] == f"the cache folder can't be written; the demo voice goes to {bundle.parent}"
@@ -140,20 +140,26 @@ def test_a_temporary_folder_that_others_may_write_to_is_not_used(
     taken = tmp_path / f"cosyvoice-cpu-{os.getuid()}"
     taken.mkdir()
     taken.chmod(0o777)
-    assert embedded.demo_bundle().parent != taken
+    bundle = embedded.demo_bundle()
+    assert bundle.parent != taken
+    assert embedded.demo_bundle() == bundle
+    assert copied_when_made() == 1
 
 
-def test_without_a_home_folder_there_is_a_demo_all_the_same(
+def test_a_user_without_a_home_folder_has_the_demo_made_once(
     copied_when_made: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("Could not determine home directory.")
+    def no_entry(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
 
-    monkeypatch.delenv("COSYVOICE_CPU_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
+    for name in ("COSYVOICE_CPU_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert embedded.demo_bundle().parent.parent == tmp_path
+    bundle = embedded.demo_bundle()
+    assert bundle.parent.parent == tmp_path
+    assert embedded.demo_bundle() == bundle
+    assert copied_when_made() == 1
 
 
 def test_the_embedded_checkpoint_is_official_in_layout_and_small() -> None:

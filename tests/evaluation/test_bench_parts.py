@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -29,8 +28,6 @@ from cosyvoice_cpu.evaluation.bench.smoke_checks import Results, differences, pr
 from cosyvoice_cpu.evaluation.bench.tune import Candidate, choose, thread_candidates
 from cosyvoice_cpu.evaluation.bench.workload import Workload
 from cosyvoice_cpu.system.machine import describe_machine
-from cosyvoice_cpu.system.memory import resident_memory
-from cosyvoice_cpu.system.page_cache import drop_from_cache, resident_share
 
 CEILINGS = Ceilings(
     threads=2, fp32_gflops=200.0, int8_gops=800.0, bf16_gflops=400.0, read_gb_s=30.0
@@ -101,23 +98,6 @@ def test_the_int8_probe_is_a_matrix_product_up_to_quantization():
     weight = np.random.default_rng(0).integers(-127, 128, (64, 32)).astype(np.float32) / 127
     error = session.run(None, {"x": x})[0] - x @ weight
     assert np.abs(error).max() < 0.05 * np.abs(x @ weight).max()
-
-
-def test_memory_of_this_process_is_told_by_kind_where_there_is_proc():
-    memory = resident_memory()
-    if Path("/proc/self/status").exists():
-        assert memory.anonymous_mb and memory.file_mb and memory.peak_mb
-        assert memory.peak_mb >= memory.anonymous_mb
-    assert resident_memory(pid=2**22 + 1).peak_mb is None
-
-
-def test_a_file_is_in_the_page_cache_until_it_is_dropped(tmp_path):
-    file = tmp_path / "weights"
-    file.write_bytes(bytes(1_000_000))
-    if resident_share([file]) is None:
-        pytest.skip("this system has no mincore")
-    assert resident_share([file]) == 1.0
-    assert not drop_from_cache([file]) or resident_share([file]) < 0.05
 
 
 # Checks of audio

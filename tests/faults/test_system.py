@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.command_line import CLIP, PROGRAM
+from support.command_line import CLIP, NUMERIC_USER, PROGRAM
 from support.places import ROOT
 
 from cosyvoice_cpu.bundle.reader import open_bundle
@@ -26,11 +26,15 @@ QUANTIZE = ("quantize", "B", "--recipe", "int8", "--component", "speech_lm", "--
 
 
 def start(
-    bundle: Path, folder: Path, *arguments: str | Path, before: Callable[[], object] | None = None
+    bundle: Path,
+    folder: Path,
+    *arguments: str | Path,
+    before: Callable[[], object] | None = None,
+    program: tuple[str, ...] = PROGRAM,
 ) -> subprocess.Popen[bytes]:
     """The command in a process of its own, in `folder`; B stands for the bundle."""
     return subprocess.Popen(
-        [*PROGRAM, *(bundle if argument == "B" else argument for argument in arguments)],
+        [*program, *(bundle if argument == "B" else argument for argument in arguments)],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -187,6 +191,25 @@ def test_without_a_usable_home_nothing_is_missed_and_nothing_is_left_there(
     if home and os.path.isdir(home):
         kept = {path.name for path in Path(home).glob(".cache/*")}
         assert kept <= {"cosyvoice-cpu"}
+
+
+@pytest.mark.parametrize("command", ["info", "synth", "quantize"])
+def test_a_numeric_user_without_home_works_without_a_cache(
+    command: str,
+    tiny_bundle: Path,
+    synth: tuple[str | Path, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HOME", "XDG_CACHE_HOME", "COSYVOICE_CPU_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    arguments, outputs = {
+        "info": (("info", "B"), []),
+        "synth": ((*synth, "--output", "o.wav"), ["o.wav"]),
+        "quantize": ((*QUANTIZE, "--output", "q"), ["q"]),
+    }[command]
+    ends(start(tiny_bundle, tmp_path, *arguments, program=NUMERIC_USER), 0)
+    assert os.listdir(tmp_path) == outputs
 
 
 def _killed(rounds: int, folder: Path, *arguments: str | Path) -> list[dict[str, object]]:

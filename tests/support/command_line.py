@@ -30,6 +30,16 @@ WITHOUT_TORCH = (
     "from cosyvoice_cpu.cli import main\n"
     "main()\n",
 )
+NUMERIC_USER = (  # as in a container that runs under a bare number; HOME is the caller's business
+    sys.executable,
+    "-c",
+    "import pwd\n"
+    "def no_entry(uid):\n"
+    "    raise KeyError(f'getpwuid(): uid not found: {uid}')\n"
+    "pwd.getpwuid = no_entry\n"
+    "from cosyvoice_cpu.cli import main\n"
+    "main()\n",
+)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from math import ceil
 from pathlib import Path
 
 from cosyvoice_cpu.bundle.atomic import output_error
-from cosyvoice_cpu.bundle.verification_cache import cache_folder
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec, Variant
 from cosyvoice_cpu.evaluation.bench.workload import Workload
 from cosyvoice_cpu.progress import Notify
+from cosyvoice_cpu.system.cache_folder import cache_folder
 
 # Rows by name: torch variants of the checkpoint, then bundles that are made of it.
 TORCH_ROWS: dict[str, Variant] = {"eager": "float32", "bf16": "bfloat16", "compile": "compile"}
@@ -36,8 +36,14 @@ class Materials:
     def __init__(
         self, folder: Path | None, workload: Workload, threads: int, notify: Notify
     ) -> None:
-        """`folder` None takes `bench` in the user's cache."""
-        self._folder = folder or cache_folder() / "bench"
+        """`folder` None takes `bench` in the user's cache.
+
+        Raises: UsageError without either.
+        """
+        cache = cache_folder()
+        if folder is None and cache is None:
+            raise UsageError("this user has no cache folder to work in", "give --work DIR")
+        self._folder = folder or Path(cache or "", "bench")
         needed = ceil(workload.seconds + workload.prompt_seconds)
         self._max_seconds = float(max(needed, _LEAST_SECONDS))
         self._threads = threads
