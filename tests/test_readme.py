@@ -82,10 +82,3 @@ def test_the_examples_run_on_a_model_folder(
 def test_the_table_of_commands_is_complete() -> None:
     listed = re.findall(r"^\| `cosyvoice-cpu ([a-z-]+)` \|", README, re.MULTILINE)
     assert sorted(listed) == sorted(typer.main.get_command(app).commands)
-
-
-def test_every_link_leads_to_a_file() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    for page in pages:
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"

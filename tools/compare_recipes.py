@@ -1,4 +1,4 @@
-"""Recipes beside each other on one bundle: the table of docs/quantization.md.
+"""Recipes beside each other on one bundle: the table of docs/lab/quantization-log.md.
 
     python -m tools.compare_recipes BUNDLE --recipe NAME [--recipe NAME ...]
         --output FOLDER [--calibration DIR] [--threads N] [--keep]
