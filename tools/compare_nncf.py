@@ -26,7 +26,7 @@ from onnx import helper
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
-from cosyvoice_cpu.evaluation.parity.measures import sqnr_db
+from cosyvoice_cpu.evaluation.distances import sqnr_db
 from cosyvoice_cpu.quantization.calibration import calibration_items
 from cosyvoice_cpu.quantization.in_memory import open_model
 from cosyvoice_cpu.quantization.players import Player, graph_for

@@ -6,7 +6,7 @@ others.
 
 CLIPS holds a folder per speaker with two or more clips. Of each speaker the first clip is the
 prompt; what is spoken with it is compared with the other clips of the same speaker and with those
-of all others. The clips among themselves show what the judge makes of real pairs. FOLDER gets
+of all others. The clips among themselves show the cosines of real pairs. FOLDER gets
 `voices.md` and `voices.csv`.
 """
 
@@ -28,8 +28,8 @@ from cosyvoice_cpu.bundle.atomic import output_error, write_file_atomically
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
 from cosyvoice_cpu.evaluation.quality.speakers import (
-    BundleEncoder,
-    VoiceJudge,
+    BundleSpeakerEncoder,
+    SpeakerEncoder,
     cosine,
     load_resemblyzer,
     missing_packages,
@@ -43,7 +43,7 @@ from tools.failures import reports_failures
 
 SENTENCES = 12
 _AUDIO = (".flac", ".wav", ".ogg", ".mp3")
-_JUDGE_RATE = 16_000  # Hz
+_ENCODER_RATE = 16_000  # Hz
 _LOW, _HIGH = 5, 95  # percentiles shown
 
 
@@ -79,16 +79,16 @@ def clips_by_speaker(folder: Path) -> dict[str, list[Path]]:
     return speakers
 
 
-def judge_voices(
+def compare_voices(
     speak: Callable[[Path], list[Floats]],
     speakers: dict[str, list[Path]],
-    judge: VoiceJudge,
+    encoder: SpeakerEncoder,
     spoken_as: Sequence[str],
 ) -> list[Spread]:
     """Spreads of the speakers in `spoken_as`, then of the clips among themselves.
 
     `speak` gives utterances [n] at 16 kHz in the voice of a clip.
-    Raises: UsageError for a speaker without clips, or when there is nothing to hear.
+    Raises: UsageError for a speaker without clips, or when there is nothing to compare.
     """
     unknown = sorted(set(spoken_as) - set(speakers))
     if unknown:
@@ -96,17 +96,17 @@ def judge_voices(
             f"{', '.join(unknown)} has no two clips", f"take of {', '.join(sorted(speakers))}"
         )
     clips = {
-        name: [_embedding(judge, _load(clip), clip.name) for clip in own[1:]]
+        name: [_embedding(encoder, _load(clip), clip.name) for clip in own[1:]]
         for name, own in speakers.items()
     }
     spreads = []
     for name in spoken_as:
         spoken = [
-            _embedding(judge, audio, f"speech as {name}") for audio in speak(speakers[name][0])
+            _embedding(encoder, audio, f"speech as {name}") for audio in speak(speakers[name][0])
         ]
         others = [clip for other, own in clips.items() if other != name for clip in own]
-        for pairs, heard in (("same speaker", clips[name]), ("other speakers", others)):
-            spreads.append(Spread(name, pairs, _cosines(spoken, heard)))
+        for pairs, other in (("same speaker", clips[name]), ("other speakers", others)):
+            spreads.append(Spread(name, pairs, _cosines(spoken, other)))
     flat = [(name, clip) for name, own in clips.items() for clip in own]
     pairs_of = [(a, b) for i, a in enumerate(flat) for b in flat[i + 1 :]]
     for kind, same in (("same speaker", True), ("other speakers", False)):
@@ -116,10 +116,10 @@ def judge_voices(
     return spreads
 
 
-def to_markdown(spreads: Sequence[Spread], judge: str) -> str:
+def to_markdown(spreads: Sequence[Spread], encoder: str) -> str:
     """A row per speaker and kind of pairs."""
     lines = [
-        f"Cosines of {judge}.",
+        f"Cosines of {encoder}.",
         "",
         f"| voice | against clips of | pairs | mean | {_LOW} to {_HIGH} % | lowest | highest |",
         "|---|---|--:|--:|--:|--:|--:|",
@@ -146,7 +146,7 @@ def to_csv(spreads: Sequence[Spread]) -> str:
 
 
 def speaker_voice(stages: BundleStages, sentences: int) -> Callable[[Path], list[Floats]]:
-    """What `judge_voices` takes: the first `sentences` of the list in a clip's voice, 16 kHz.
+    """What `compare_voices` takes: the first `sentences` of the list in a clip's voice, 16 kHz.
 
     The clip is used without transcript, as nobody need know what is said in it.
     """
@@ -158,25 +158,25 @@ def speaker_voice(stages: BundleStages, sentences: int) -> Callable[[Path], list
         spoken = [
             synthesizer.speak(text, speaker=speaker, seed=seed) for seed, text in enumerate(texts)
         ]
-        return [resample(audio.samples, audio.sample_rate, _JUDGE_RATE) for audio in spoken]
+        return [resample(audio.samples, audio.sample_rate, _ENCODER_RATE) for audio in spoken]
 
     return speak
 
 
 def _load(clip: Path) -> Floats:
     samples, rate = load_clip(clip)
-    return resample(samples, rate, _JUDGE_RATE)
+    return resample(samples, rate, _ENCODER_RATE)
 
 
-def _embedding(judge: VoiceJudge, audio: Floats, name: str) -> Floats:
-    embedding = judge.embed(audio)
+def _embedding(encoder: SpeakerEncoder, audio: Floats, name: str) -> Floats:
+    embedding = encoder.embed(audio)
     if embedding is None:
-        raise UsageError(f"{name} has too little to hear", "give clips of two seconds or more")
+        raise UsageError(f"{name} has too little speech", "give clips of two seconds or more")
     return embedding
 
 
-def _cosines(spoken: Sequence[Floats], heard: Sequence[Floats]) -> NDArray[np.float64]:
-    return np.asarray([cosine(a, b) for a in spoken for b in heard])
+def _cosines(spoken: Sequence[Floats], others: Sequence[Floats]) -> NDArray[np.float64]:
+    return np.asarray([cosine(a, b) for a in spoken for b in others])
 
 
 @reports_failures
@@ -195,14 +195,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     speakers = clips_by_speaker(given.clips)
     stages = BundleStages.load(given.bundle, threads=resolve_threads(given.threads))
-    judge = BundleEncoder(stages.front_end()) if missing_packages() else load_resemblyzer()
+    encoder = BundleSpeakerEncoder(stages.front_end()) if missing_packages() else load_resemblyzer()
     speak = speaker_voice(stages, given.sentences)
-    spreads = judge_voices(speak, speakers, judge, given.speaker or list(speakers))
+    spreads = compare_voices(speak, speakers, encoder, given.speaker or list(speakers))
     try:
         given.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(given.output, error) from error
-    table = to_markdown(spreads, judge.name)
+    table = to_markdown(spreads, encoder.name)
     write_file_atomically(given.output / "voices.md", table.encode())
     write_file_atomically(given.output / "voices.csv", to_csv(spreads).encode())
     print(table, end="")

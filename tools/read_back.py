@@ -11,29 +11,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosyvoice_cpu.errors import AudioError, TextError
+from cosyvoice_cpu.evaluation.quality.intelligibility import text_errors
 from cosyvoice_cpu.evaluation.quality.recogniser import (
-    READ_BACK_RATE,
+    RECOGNISER_RATE,
     Recogniser,
     load_recogniser,
 )
-from cosyvoice_cpu.evaluation.quality.words import text_errors
 from cosyvoice_cpu.frontend.clip import LONGEST_TO_TRIM, load_clip
 from cosyvoice_cpu.frontend.resampling import resample
 from tools.failures import reports_failures
 
 
 def read_back(audio: Path, said: str, recogniser: Recogniser) -> str:
-    """Two lines: what is heard, and how many words of `said` are wrong.
+    """Two lines: the transcript, and how many words of `said` are wrong.
 
     Raises: AudioError for a file that can't be read or lasts 3 minutes or more.
     """
     samples, rate = load_clip(audio, trim=True)
     if len(samples) >= LONGEST_TO_TRIM * rate:
         raise AudioError(f"{audio} lasts {LONGEST_TO_TRIM:.0f} s or more", "read it back in parts")
-    heard = recogniser.read_back(resample(samples, rate, READ_BACK_RATE))
-    errors = text_errors(said, heard)
+    transcript = recogniser.transcribe(resample(samples, rate, RECOGNISER_RATE))
+    errors = text_errors(said, transcript)
     return (
-        f"{heard}\n"
+        f"{transcript}\n"
         f"{errors.errors} of {errors.words} words wrong ({errors.rate:.1%}): "
         f"{errors.substitutions} others, {errors.insertions} more, {errors.deletions} missing; "
         f"{len(samples) / rate:.1f} s"

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.decoding.silence import shorten_silence
-from cosyvoice_cpu.evaluation.quality.recogniser import READ_BACK_RATE, load_recogniser
-from cosyvoice_cpu.evaluation.quality.words import text_errors
+from cosyvoice_cpu.evaluation.quality.intelligibility import text_errors
+from cosyvoice_cpu.evaluation.quality.recogniser import RECOGNISER_RATE, load_recogniser
 from cosyvoice_cpu.frontend import resample
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 from cosyvoice_cpu.networks.reference.f0_predictor import F0Predictor
@@ -74,7 +74,7 @@ def word_error_rate(texts: Sequence[str], speak: Speak) -> float:
     recogniser = load_recogniser()
     wrong = words = 0
     for number, text in enumerate(texts):
-        heard = recogniser.read_back(resample(speak(number), SAMPLE_RATE, READ_BACK_RATE))
+        heard = recogniser.transcribe(resample(speak(number), SAMPLE_RATE, RECOGNISER_RATE))
         errors = text_errors(text, heard)
         wrong, words = wrong + errors.errors, words + errors.words
         logger.info("%d/%d | %s | %s", errors.errors, errors.words, text, heard)

@@ -18,7 +18,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from cosyvoice_cpu.evaluation.quality.numbers import cardinal, ordinal
+from training.numbers import cardinal, ordinal
 from training.words import (
     ADVERBS,
     DETERMINERS,

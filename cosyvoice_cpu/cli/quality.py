@@ -8,7 +8,7 @@ import typer
 
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.quality.checking import QualityReport
-from cosyvoice_cpu.evaluation.quality.thresholds import Verdict
+from cosyvoice_cpu.evaluation.quality.thresholds import Decision
 
 
 def require_quality(quality: bool, *options: tuple[str, object]) -> None:
@@ -23,9 +23,9 @@ def print_quality(report: QualityReport) -> None:
     from cosyvoice_cpu.cli.messages import note
     from cosyvoice_cpu.evaluation.quality.formats import remarks, summary_lines
 
-    for line in summary_lines(report.table, report.verdicts):
+    for line in summary_lines(report.table, report.decisions):
         typer.echo(line)
-    for remark in remarks(report.table, report.verdicts):
+    for remark in remarks(report.table, report.decisions):
         note(remark)
 
 
@@ -35,16 +35,18 @@ def write_quality(report: QualityReport, prefix: Path) -> None:
     from cosyvoice_cpu.evaluation.quality.formats import to_csv, to_json_text, to_markdown
 
     contents = {
-        ".md": to_markdown(report.table, report.verdicts),
+        ".md": to_markdown(report.table, report.decisions),
         ".csv": to_csv(report.table),
-        ".json": to_json_text(report.table, report.verdicts),
+        ".json": to_json_text(report.table, report.decisions),
     }
     for suffix, content in contents.items():
         write_file_atomically(prefix.parent / f"{prefix.name}{suffix}", content.encode())
 
 
-def describe_missed(verdict: Verdict) -> str:
+def describe_missed(decision: Decision) -> str:
     """As in "mel_correlation 0.984 (>= 0.9999)"."""
-    from cosyvoice_cpu.evaluation.quality.formats import floor_text
+    from cosyvoice_cpu.evaluation.quality.formats import threshold_text
 
-    return f"{verdict.floor.measure} {verdict.value:.4g} ({floor_text(verdict.floor)})"
+    return (
+        f"{decision.threshold.measure} {decision.value:.4g} ({threshold_text(decision.threshold)})"
+    )

@@ -62,6 +62,7 @@ def verify(
         require_quality,
         write_quality,
     )
+    from cosyvoice_cpu.demo.embedded import VOICE
     from cosyvoice_cpu.errors import BundleError
     from cosyvoice_cpu.evaluation.parity.verify import verify_bundle
     from cosyvoice_cpu.evaluation.quality.checking import DEFAULT_ITEMS, check_quality
@@ -85,6 +86,7 @@ def verify(
                 bundle,
                 checkpoint=checkpoint,
                 against=against,
+                own_checkpoint=VOICE,
                 items=DEFAULT_ITEMS if items is None else items,
                 draws=1 if draws is None else draws,
                 speakers=speakers,
@@ -96,7 +98,7 @@ def verify(
     if report and output:
         write_quality(report, output)
     if json:
-        table = {"quality": to_json(report.table, report.verdicts)} if report else {}
+        table = {"quality": to_json(report.table, report.decisions)} if report else {}
         print_json({**msgspec.to_builtins(result), **table, "passed": passed})
     else:
         _print(result)
@@ -111,8 +113,8 @@ def verify(
         )
     if report and not report.passed:
         raise BundleError(
-            f"{bundle} misses {len(report.missed)} of {len(report.verdicts)} floors of quality: "
-            + ", ".join(describe_missed(verdict) for verdict in report.missed),
+            f"{bundle} misses {len(report.missed)} of {len(report.decisions)} quality thresholds: "
+            + ", ".join(describe_missed(decision) for decision in report.missed),
             "docs/quality.md says what each measure means; make the bundle again",
         )
 

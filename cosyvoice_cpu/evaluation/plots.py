@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.atomic import output_error, write_file_atomically
 from cosyvoice_cpu.errors import MissingExtraError
-from cosyvoice_cpu.evaluation.quality.spectra import DB_PER_NEPER, log_mel
+from cosyvoice_cpu.evaluation.distances import DB_PER_NEPER, log_mel
 from cosyvoice_cpu.frontend.mel import FLOW_RATE
 
 COLOURS = {"speech_lm": "#4878a8", "flow": "#d08a3e", "vocoder": "#5f9e6e"}  # in every chart

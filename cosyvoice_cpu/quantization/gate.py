@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cosyvoice_cpu.bundle.manifest import ComponentName, QualityResult
 from cosyvoice_cpu.errors import GateRefusedError
-from cosyvoice_cpu.evaluation.parity.measures import MOST_DB
+from cosyvoice_cpu.evaluation.distances import MOST_DB
 from cosyvoice_cpu.evaluation.parity.outputs import GATE_MEASURES, Bound, Outputs
 from cosyvoice_cpu.quantization.findings import Findings, item_digest
 from cosyvoice_cpu.stage_api import FlowCondition, Stages

@@ -12,15 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from cosyvoice_cpu.bundle.manifest import QualityResult
-from cosyvoice_cpu.evaluation.quality.checking import ears_for, setting_of
+from cosyvoice_cpu.evaluation.quality.checking import (
+    available_estimators,
+    condition_of,
+    has_independent_encoder,
+)
 from cosyvoice_cpu.evaluation.quality.comparison import compare
-from cosyvoice_cpu.evaluation.quality.estimators import Ears
-from cosyvoice_cpu.evaluation.quality.intervals import Interval, bootstrap_interval
+from cosyvoice_cpu.evaluation.quality.estimators import Estimator, Intelligibility
 from cosyvoice_cpu.evaluation.quality.measures import named
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence, first_sentences
-from cosyvoice_cpu.evaluation.quality.speakers import BundleEncoder
-from cosyvoice_cpu.evaluation.quality.systems import Setting, Side
-from cosyvoice_cpu.evaluation.quality.table import ItemResult
+from cosyvoice_cpu.evaluation.quality.systems import Condition, System
+from cosyvoice_cpu.evaluation.quality.table import Interval, ItemResult, bootstrap_interval
 from cosyvoice_cpu.evaluation.quality.thresholds import SPEAKS
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 from cosyvoice_cpu.quantization.findings import Findings
@@ -57,53 +59,59 @@ def listen(
     findings: Findings,
     key: str,
     progress: Callable[[float], None],
-    ears: Ears | None = None,
+    estimators: Sequence[Estimator] | None = None,
 ) -> Heard:
     """Compare what float32 and quantized say; `quantized` is opened if it is, `key` identifies it.
 
-    `ears` replaces the installed ones. Without ears, a speaker or a voice that can be understood
-    there are no results, and the remark says what was missing.
+    `estimators` replace the installed ones. Without them, a speaker or a voice that can be
+    understood there are no results, and the remark says what was missing.
     """
     try:
-        setting, ears = _setting(reference, ears)
+        condition, estimators = _condition(reference, estimators)
         sentences = first_sentences(limits.sentences)
-        _require_speech(reference, setting, ears, sentences[:_SAMPLE], findings)
+        _require_speech(reference, condition, estimators, sentences[:_SAMPLE], findings)
     except LeftOutError as reason:
         return Heard([], [f"words and voices were left out of the gate: {reason}"])
     sides = reference, quantized()
     cells: list[Cells] = []
     for count, sentence in enumerate(sentences):
         progress(count / len(sentences))
-        compute = partial(_compared, sides, setting, ears, sentence)
+        compute = partial(_compared, sides, condition, estimators, sentence)
         cells.append(findings.values(f"heard-{key}-{sentence.name}", compute))
     return judge_cells(cells, limits)
 
 
-def _setting(stages: BundleStages, ears: Ears | None) -> tuple[Setting, Ears]:
+def _condition(
+    stages: BundleStages, estimators: Sequence[Estimator] | None
+) -> tuple[Condition, Sequence[Estimator]]:
     """Raises: LeftOutError."""
     notes: list[str] = []
-    ears = ears or ears_for(stages, stages.threads, notes)
-    if ears.recogniser is None or ears.judge is None or isinstance(ears.judge, BundleEncoder):
-        raise LeftOutError(notes[0] if notes else "nobody listens")
+    if estimators is None:
+        estimators = available_estimators(stages, stages.threads, notes)
+    recognised = any(isinstance(estimator, Intelligibility) for estimator in estimators)
+    if not (recognised and has_independent_encoder(estimators)):
+        raise LeftOutError(notes[0] if notes else "no recogniser and independent encoder")
     if stages.tokenizer() is None:
         raise LeftOutError(f"{stages.bundle_path} has no text tokenizer")
     if not list_speakers([stages.bundle.speakers_folder]):
         raise LeftOutError(f"{stages.bundle_path} has no speaker, see cache-speaker")
-    return setting_of(stages, None, notes), ears
+    return condition_of(stages, None, notes), estimators
 
 
 def _require_speech(
     stages: BundleStages,
-    setting: Setting,
-    ears: Ears,
+    condition: Condition,
+    estimators: Sequence[Estimator],
     sentences: Sequence[Sentence],
     findings: Findings,
 ) -> None:
     """Raises: LeftOutError if the float32 voice can't be understood."""
 
     def compute() -> Cells:
-        side = Side("float32", stages)
-        table = compare(None, side, sentences, _MEASURES, setting=setting, ears=ears)
+        system = System("float32", stages)
+        table = compare(
+            None, system, sentences, _MEASURES, condition=condition, estimators=estimators
+        )
         rates = [r.interval.value for r in table.rows() if r.measure.name == "word_error_rate"]
         return {"word_error_rate": rates[0]}
 
@@ -113,13 +121,18 @@ def _require_speech(
 
 
 def _compared(
-    sides: tuple[BundleStages, BundleStages], setting: Setting, ears: Ears, sentence: Sentence
+    sides: tuple[BundleStages, BundleStages],
+    condition: Condition,
+    estimators: Sequence[Estimator],
+    sentence: Sentence,
 ) -> Cells:
     """The measures of one sentence, and its words."""
     float32, quantized = (
-        Side(name, stages) for name, stages in zip(("float32", "quantized"), sides, strict=True)
+        System(name, stages) for name, stages in zip(("float32", "quantized"), sides, strict=True)
     )
-    table = compare(float32, quantized, [sentence], _MEASURES, setting=setting, ears=ears)
+    table = compare(
+        float32, quantized, [sentence], _MEASURES, condition=condition, estimators=estimators
+    )
     result: ItemResult = table.items[0]
     found = {f"{name}/{of}": cell.value for (name, of), cell in result.cells.items()}
     if "reference" in result.word_errors:

@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.evaluation.parity.measures import MOST_DB, sqnr_db
+from cosyvoice_cpu.evaluation.distances import MOST_DB, sqnr_db
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.component import WEIGHTS, ComponentPlan
 from cosyvoice_cpu.quantization.findings import Findings, digest_of, item_digest

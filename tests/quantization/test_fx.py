@@ -16,7 +16,7 @@ from torch import nn
 import cosyvoice_cpu
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.evaluation.parity.measures import sqnr_db
+from cosyvoice_cpu.evaluation.distances import sqnr_db
 from cosyvoice_cpu.evaluation.parity.outputs import Outputs
 from cosyvoice_cpu.quantization.component import WEIGHTS
 from cosyvoice_cpu.quantization.fx.calibrate import calibrate

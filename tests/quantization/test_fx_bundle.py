@@ -19,7 +19,7 @@ from support.quantization_examples import float_bundle, int8_bundle
 
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.evaluation.parity.measures import sqnr_db
+from cosyvoice_cpu.evaluation.distances import sqnr_db
 from cosyvoice_cpu.evaluation.parity.outputs import Outputs
 from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
 from cosyvoice_cpu.quantization.fx.engine import TorchStages

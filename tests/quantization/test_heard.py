@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.bundle.reader import open_bundle
-from cosyvoice_cpu.evaluation.quality.estimators import Ears
+from cosyvoice_cpu.evaluation.quality.estimators import Intelligibility, SpeakerSimilarity
 from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
 from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.quantization.findings import Findings
@@ -31,14 +31,15 @@ class Script:
     def __init__(self, *heard: str) -> None:
         self.heard = list(heard)
 
-    def read_back(self, wave16k: NDArray[np.float32]) -> str:
+    def transcribe(self, wave16k: NDArray[np.float32]) -> str:
         return self.heard.pop(0)
 
 
-class Judge:
+class Encoder:
     """Hears the same voice in everything."""
 
-    name = "a judge"
+    name = "an encoder"
+    independent = True
 
     def embed(self, wave16k: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.ones(2, np.float32)
@@ -70,8 +71,8 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def heard(bundle: Path, script: Sequence[str]) -> Heard:
     stages = BundleStages(open_bundle(bundle), 1)
     findings = Findings(stages.manifest)
-    ears = Ears(Script(*script), Judge())
-    return listen(stages, lambda: stages, LIMITS, findings, "key", lambda done: None, ears)
+    estimators = [Intelligibility(Script(*script)), SpeakerSimilarity(Encoder())]
+    return listen(stages, lambda: stages, LIMITS, findings, "key", lambda done: None, estimators)
 
 
 def test_both_sides_are_listened_to(voice: Path) -> None:

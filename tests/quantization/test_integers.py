@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import TensorProto, helper, numpy_helper
 
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.evaluation.parity.measures import sqnr_db
+from cosyvoice_cpu.evaluation.distances import sqnr_db
 from cosyvoice_cpu.export.weights import Weight, write_weights
 from cosyvoice_cpu.quantization.integers import (
     NIBBLE_ZERO,

@@ -13,7 +13,7 @@ from support.quantization_examples import copy_of, float_bundle, sign_again
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
-from cosyvoice_cpu.evaluation.parity.measures import relative_error, sqnr_db
+from cosyvoice_cpu.evaluation.distances import relative_error, sqnr_db
 from cosyvoice_cpu.export.weights import Weight, write_weights
 from cosyvoice_cpu.quantization import quantize_bundle
 from cosyvoice_cpu.quantization.component import WEIGHTS

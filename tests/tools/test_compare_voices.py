@@ -9,7 +9,7 @@ import soundfile
 from cosyvoice_cpu.errors import UsageError
 from tools.compare_voices import (
     clips_by_speaker,
-    judge_voices,
+    compare_voices,
     main,
     to_csv,
     to_markdown,
@@ -19,9 +19,10 @@ RATE = 16_000
 
 
 class ByPitch:
-    """A judge that takes the strongest frequency for the voice."""
+    """An encoder that takes the strongest frequency for the voice."""
 
     name = "pitch"
+    independent = True
 
     def embed(self, wave16k):
         if np.abs(wave16k).max() == 0:
@@ -49,7 +50,7 @@ def _copy_of(clip):
 
 
 def test_a_voice_that_is_copied_is_like_its_own_clips_and_unlike_others(clips):
-    spreads = judge_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["anna", "bert"])
+    spreads = compare_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["anna", "bert"])
     found = {(s.speaker, s.pairs): s.cosines for s in spreads}
     assert len(found["anna", "same speaker"]) == 2 * 2
     assert len(found["anna", "other speakers"]) == 2 * 4
@@ -60,19 +61,19 @@ def test_a_voice_that_is_copied_is_like_its_own_clips_and_unlike_others(clips):
 
 def test_the_prompt_clip_itself_is_not_what_speech_is_compared_with(clips):
     soundfile.write(clips / "anna" / "0.wav", _tone(550), RATE)
-    spreads = judge_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["anna"])
+    spreads = compare_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["anna"])
     assert (spreads[0].cosines == 0).all()
 
 
 def test_one_voice_for_all_prompts_shows_as_no_difference(clips):
-    spreads = judge_voices(
+    spreads = compare_voices(
         lambda clip: [_tone(770)], clips_by_speaker(clips), ByPitch(), ["anna", "bert"]
     )
     assert all(spread.cosines.max() == 0 for spread in spreads if spread.speaker != "clips")
 
 
 def test_the_table_has_a_row_per_kind_of_pairs_and_the_list_one_per_pair(clips):
-    spreads = judge_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["anna"])
+    spreads = compare_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["anna"])
     rows = [line for line in to_markdown(spreads, "pitch").splitlines() if line.startswith("| ")]
     assert [row.split(" | ")[1] for row in rows[1:]] == ["same speaker", "other speakers"] * 2
     assert "| anna | same speaker | 4 | 1.000 | 1.000 to 1.000 |" in rows[1]
@@ -93,13 +94,13 @@ def test_a_folder_without_two_speakers_is_refused(clips, missing):
 
 def test_a_speaker_without_clips_is_named(clips):
     with pytest.raises(UsageError, match="emil"):
-        judge_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["emil"])
+        compare_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["emil"])
 
 
 def test_silent_clips_are_named(clips):
     soundfile.write(clips / "bert" / "2.wav", np.zeros(RATE, np.float32), RATE)
     with pytest.raises(UsageError, match=r"2\.wav"):
-        judge_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["anna"])
+        compare_voices(_copy_of, clips_by_speaker(clips), ByPitch(), ["anna"])
 
 
 def test_the_command_says_in_two_lines_what_is_wrong(tmp_path, capsys):

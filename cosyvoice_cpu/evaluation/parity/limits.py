@@ -13,7 +13,7 @@ from typing import Literal
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest
-from cosyvoice_cpu.evaluation.parity.measures import (
+from cosyvoice_cpu.evaluation.distances import (
     relative_error,
     spectrum_difference_db,
     sqnr_db,

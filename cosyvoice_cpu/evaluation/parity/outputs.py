@@ -23,7 +23,7 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import solver_times
-from cosyvoice_cpu.evaluation.parity.measures import spectrum_difference_db, sqnr_db
+from cosyvoice_cpu.evaluation.distances import spectrum_difference_db, sqnr_db
 from cosyvoice_cpu.stage_api import FlowCondition, Stages
 from cosyvoice_cpu.utterances import Utterance
 

@@ -1,7 +1,7 @@
 """`verify --quality`: from paths to a judged table.
 
-What a bundle is compared with, if nothing is named: the embedded checkpoint, where it was made from
-that; else nothing, and only what it says by itself is judged.
+What a bundle is compared with, if nothing is named: a checkpoint that the caller has at hand, where
+the bundle was made from it; else nothing, and only what it says by itself is judged.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
 from cosyvoice_cpu.evaluation.parity.verify import speech_lm_of
 from cosyvoice_cpu.evaluation.quality.comparison import compare
-from cosyvoice_cpu.evaluation.quality.estimators import Ears
+from cosyvoice_cpu.evaluation.quality.estimators import (
+    Estimator,
+    Intelligibility,
+    SpeakerSimilarity,
+)
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure
 from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
 from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
-from cosyvoice_cpu.evaluation.quality.speakers import BundleEncoder, load_resemblyzer
-from cosyvoice_cpu.evaluation.quality.systems import Setting, Side
+from cosyvoice_cpu.evaluation.quality.speakers import BundleSpeakerEncoder, load_resemblyzer
+from cosyvoice_cpu.evaluation.quality.systems import Condition, System
 from cosyvoice_cpu.evaluation.quality.table import QualityTable
 from cosyvoice_cpu.evaluation.quality.thresholds import (
     ALONE,
-    Verdict,
-    floors_against,
-    judge,
+    Decision,
+    decide,
     passes,
+    thresholds_against,
 )
-from cosyvoice_cpu.evaluation.quality.words import normalized_words
 from cosyvoice_cpu.frontend.prompt_spec import voice_model
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
 from cosyvoice_cpu.progress import Progress, no_progress
@@ -47,20 +50,20 @@ _SAFE_TEXT_IDS = 200  # single bytes of every byte-level vocabulary: present in 
 
 @dataclass(frozen=True)
 class QualityReport:
-    """The table, and what became of each floor."""
+    """The table, and whether each threshold was reached."""
 
     table: QualityTable
-    verdicts: Sequence[Verdict]
+    decisions: Sequence[Decision]
 
     @property
     def passed(self) -> bool:
-        """Whether no floor was missed."""
-        return passes(self.verdicts)
+        """Whether no threshold was missed."""
+        return passes(self.decisions)
 
     @property
-    def missed(self) -> list[Verdict]:
-        """The floors that were missed."""
-        return [verdict for verdict in self.verdicts if verdict.passed is False]
+    def missed(self) -> list[Decision]:
+        """The thresholds that were missed."""
+        return [decision for decision in self.decisions if decision.passed is False]
 
 
 def check_quality(
@@ -68,6 +71,7 @@ def check_quality(
     *,
     checkpoint: Path | None = None,
     against: Path | None = None,
+    own_checkpoint: Path | None = None,
     items: int = DEFAULT_ITEMS,
     measures: Sequence[Measure] = MEASURES,
     speakers: Path | None = None,
@@ -77,8 +81,10 @@ def check_quality(
     pictures: Path | None = None,
     progress: Progress = no_progress,
 ) -> QualityReport:
-    """Measure the bundle on the first `items` sentences of the list and judge it by the floors.
+    """Measure the bundle on the first `items` sentences of the list and judge it by thresholds.
 
+    `own_checkpoint` is the reference where neither `checkpoint` nor `against` is given, if the
+    bundle was made from it and torch is installed.
     Its first speaker (of the folder `speakers`, else of its own) reads; without one, and without a
     text tokenizer, fixed random ids stand in, which show every difference from a reference though
     nobody could understand them.
@@ -88,75 +94,88 @@ def check_quality(
     """
     stages = BundleStages(open_bundle(bundle), threads)
     notes: list[str] = []
-    reference = _reference(stages, checkpoint, against, threads)
-    setting = setting_of(stages, speakers, notes)
-    ears = ears_for(stages, threads, notes)
-    floors = ALONE
+    if against is None and checkpoint is None:
+        reference = _own_reference(stages, own_checkpoint, threads)
+    else:
+        reference = _reference(stages, checkpoint, against, threads)
+    condition = condition_of(stages, speakers, notes)
+    estimators = available_estimators(stages, threads, notes)
+    candidate = System(str(bundle), stages)
+    thresholds = ALONE
     if reference:
-        sides = [side.stages for side in (reference, Side(str(bundle), stages))]
-        floors = floors_against([s.manifest for s in sides if isinstance(s, BundleStages)])
-    if ears.judge is None or isinstance(ears.judge, BundleEncoder):
-        # The floors are on Resemblyzer's scale; another encoder's cosines mean other things.
-        floors = tuple(floor for floor in floors if not floor.measure.endswith("_similarity"))
+        engines = (reference.stages, stages)
+        thresholds = thresholds_against(
+            [engine.manifest for engine in engines if isinstance(engine, BundleStages)]
+        )
+    if not has_independent_encoder(estimators):
+        # The thresholds are on Resemblyzer's scale; another encoder's cosines mean other things.
+        thresholds = tuple(
+            threshold
+            for threshold in thresholds
+            if threshold.measure not in SpeakerSimilarity.measures
+        )
     table = compare(
         reference,
-        Side(str(bundle), stages),
+        candidate,
         first_sentences(items),
         measures,
-        setting=setting,
-        ears=ears,
+        condition=condition,
+        estimators=estimators,
         seed=seed,
         draws=draws,
         pictures=pictures,
         notes=notes,
         progress=progress,
     )
-    return QualityReport(table, judge(table.rows(), floors))
+    return QualityReport(table, decide(table.rows(), thresholds))
 
 
 def _reference(
     stages: BundleStages, checkpoint: Path | None, against: Path | None, threads: int
-) -> Side | None:
-    """The side to compare with, None for none. Raises: UsageError if it is of another model."""
+) -> System:
+    """The system to compare with. Raises: UsageError if it is of another model."""
     if checkpoint and against:
         raise UsageError(
             "a bundle is compared with one thing at a time", "give --checkpoint or --against"
         )
-    if against:
-        other = BundleStages(open_bundle(against), threads)
-        if voice_model(other.manifest) != voice_model(stages.manifest):
-            raise UsageError(
-                f"{stages.bundle_path} and {against} are of different models: tokens of one mean "
-                "nothing to the other",
-                "compare bundles that were made from one checkpoint",
-            )
-        return Side(str(against), other)
-    if checkpoint is None and not is_embedded_demo(stages.manifest):
+    if checkpoint:
+        lm = speech_lm_of(stages.manifest, checkpoint)
+        return System(str(checkpoint), load_reference(checkpoint, threads, speech_lm=lm))
+    assert against is not None
+    other = BundleStages(open_bundle(against), threads)
+    if voice_model(other.manifest) != voice_model(stages.manifest):
+        raise UsageError(
+            f"{stages.bundle_path} and {against} are of different models: tokens of one mean "
+            "nothing to the other",
+            "compare bundles that were made from one checkpoint",
+        )
+    return System(str(against), other)
+
+
+def _own_reference(
+    stages: BundleStages, own_checkpoint: Path | None, threads: int
+) -> System | None:
+    """None where the bundle was made from another checkpoint, or without torch."""
+    if own_checkpoint is None or not is_made_from(stages.manifest, own_checkpoint):
         return None
-    from cosyvoice_cpu.demo.embedded import VOICE
-
     try:
-        folder = checkpoint or VOICE
-        networks = load_reference(folder, threads, speech_lm=speech_lm_of(stages.manifest, folder))
+        lm = speech_lm_of(stages.manifest, own_checkpoint)
+        networks = load_reference(own_checkpoint, threads, speech_lm=lm)
     except MissingExtraError:
-        if checkpoint:
-            raise
-        return None  # nobody asked for the embedded checkpoint
-    return Side(str(checkpoint or "the embedded checkpoint"), networks)
+        return None  # nobody asked for it
+    return System("the embedded checkpoint", networks)
 
 
-def is_embedded_demo(manifest: Manifest) -> bool:
-    """Whether a bundle was made from the checkpoint that comes with this package."""
-    from cosyvoice_cpu.demo.embedded import VOICE
-
+def is_made_from(manifest: Manifest, checkpoint: Path) -> bool:
+    """Whether the files in the folder `checkpoint` are those that a bundle was made from."""
     files = manifest.source.files
-    paths = [VOICE / name for name in files]
+    paths = [checkpoint / name for name in files]
     if not files or not all(path.is_file() for path in paths):
         return False
     return sha256_of_files(paths) == [entry.sha256 for entry in files.values()]
 
 
-def setting_of(stages: BundleStages, speakers: Path | None, notes: list[str]) -> Setting:
+def condition_of(stages: BundleStages, speakers: Path | None, notes: list[str]) -> Condition:
     """The bundle's text tokenizer, first speaker and rules, or stand-ins with a note."""
     manifest = stages.manifest
     tokenizer = stages.tokenizer()
@@ -175,7 +194,7 @@ def setting_of(stages: BundleStages, speakers: Path | None, notes: list[str]) ->
         notes.append("a real voice: there is no speaker, a random prompt stands in")
         prompt = _random_prompt(manifest)
     system = encode(prompt.text) if prompt.text and tokenizer else []
-    return Setting(encode, prompt, [*system, *prompt.transcript_ids], rules)
+    return Condition(encode, prompt, [*system, *prompt.transcript_ids], rules)
 
 
 def _random_prompt(manifest: Manifest) -> Prompt:
@@ -193,22 +212,30 @@ def _random_prompt(manifest: Manifest) -> Prompt:
 
 def _ids_without_tokenizer(text: str) -> list[int]:
     """One fixed id per word."""
-    return [zlib.crc32(word.encode()) % _SAFE_TEXT_IDS for word in normalized_words(text)]
+    return [zlib.crc32(word.encode()) % _SAFE_TEXT_IDS for word in text.split()]
 
 
-def ears_for(stages: BundleStages, threads: int, notes: list[str]) -> Ears:
-    """Who can listen here; `notes` gets a line for each who can't."""
-    recogniser = judge = None
+def available_estimators(stages: BundleStages, threads: int, notes: list[str]) -> list[Estimator]:
+    """Those whose packages are installed; `notes` gets a line for each that is left out."""
+    estimators: list[Estimator] = []
     try:
-        recogniser = load_recogniser(threads)
+        estimators.append(Intelligibility(load_recogniser(threads)))
     except MissingExtraError as error:
         notes.append(f"words: {error.what}; {error.hint}")
     try:
-        judge = load_resemblyzer()
+        estimators.append(SpeakerSimilarity(load_resemblyzer()))
     except MissingExtraError as error:
         if {"speaker_encoder", "speech_tokenizer"} <= stages.manifest.components.keys():
-            judge = BundleEncoder(stages.front_end())
-            notes.append(f"voices by an independent judge: {error.what}; {error.hint}")
+            estimators.append(SpeakerSimilarity(BundleSpeakerEncoder(stages.front_end())))
+            notes.append(f"voices by an independent encoder: {error.what}; {error.hint}")
         else:
             notes.append(f"voices: {error.what}; {error.hint}")
-    return Ears(recogniser, judge)
+    return estimators
+
+
+def has_independent_encoder(estimators: Sequence[Estimator]) -> bool:
+    """Whether similarities are measured by an encoder that no network was trained with."""
+    return any(
+        isinstance(estimator, SpeakerSimilarity) and estimator.encoder.independent
+        for estimator in estimators
+    )

@@ -1,4 +1,4 @@
-"""Two sides on the same sentences, measured item by item.
+"""Two systems on the same sentences, measured item by item.
 
     reference ── text ─> tokens ─> mel ─> excitation ─> audio    free-running, and the teacher
                            │        │         │
@@ -14,22 +14,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cosyvoice_cpu.evaluation.parity.measures import spectrum_difference_db, sqnr_db
-from cosyvoice_cpu.evaluation.plots import require_pictures, write_spectrograms
-from cosyvoice_cpu.evaluation.quality.estimators import Ears, Listener
-from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
-from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure, Of
-from cosyvoice_cpu.evaluation.quality.pitch import (
+from cosyvoice_cpu.evaluation.distances import (
     f0_error_cents,
+    kl_divergence_nats,
+    log_mel,
+    log_mel_correlation,
+    mel_error_db,
+    spectrum_difference_db,
+    sqnr_db,
+    top1_agreement,
     voiced_in_both,
     voicing_agreement,
 )
+from cosyvoice_cpu.evaluation.plots import require_pictures, write_spectrograms
+from cosyvoice_cpu.evaluation.quality.estimators import Estimator, Length, needed
+from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
+from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure, Of
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence
-from cosyvoice_cpu.evaluation.quality.spectra import log_mel, log_mel_correlation, mel_error_db
 from cosyvoice_cpu.evaluation.quality.systems import (
-    Setting,
-    Side,
-    Utterance,
+    Condition,
+    Rendering,
+    System,
     draw_tokens,
     logits_of,
     mel_of,
@@ -37,20 +42,19 @@ from cosyvoice_cpu.evaluation.quality.systems import (
     require_finite,
 )
 from cosyvoice_cpu.evaluation.quality.table import ItemResult, QualityTable
-from cosyvoice_cpu.evaluation.quality.tokens import kl_divergence_nats, top1_agreement
 from cosyvoice_cpu.progress import Progress, no_progress
 
 _SHORTEST_SECONDS = 0.05  # of audio that has a spectrum to compare
 
 
 def compare(
-    reference: Side | None,
-    candidate: Side,
+    reference: System | None,
+    candidate: System,
     items: Sequence[Sentence],
     measures: Sequence[Measure] = MEASURES,
     *,
-    setting: Setting,
-    ears: Ears | None = None,
+    condition: Condition,
+    estimators: Sequence[Estimator] = (),
     seed: int = 0,
     draws: int = 1,
     pictures: Path | None = None,
@@ -59,46 +63,51 @@ def compare(
 ) -> QualityTable:
     """Measure `candidate`, against `reference` if there is one, on `items` one by one.
 
-    `seed` decides the speech LMs' draws, the same for both sides, and the bootstrap; with more than
-    one of `draws` free-running values are means over as many seeds from there on. `pictures` is a
-    folder for one PNG per item: the spectrograms of the reference and of the candidate, teacher-
-    forced, side by side. `notes` go into the table: what could not be measured, and why.
+    `seed` decides the speech LMs' draws, the same for both systems, and the bootstrap; with more
+    than one of `draws` free-running values are means over as many seeds from there on. `pictures`
+    is a folder for one PNG per item: the spectrograms of the reference and of the candidate,
+    teacher-forced, side by side. `notes` go into the table: what could not be measured, and why.
     Raises: what the stages raise, SynthesisError for values that are not finite, OutputError for a
     picture that can't be written, MissingExtraError for pictures without Pillow.
     """
     if pictures:
         require_pictures()
     names = {measure.name for measure in measures}
-    ears = (ears or Ears()).for_measures(names)
-    listener = Listener(ears, reference or candidate, setting)
+    estimators = needed([Length(), *estimators], names)
+    for estimator in estimators:
+        estimator.prepare(reference or candidate, condition)
     results = []
     for number, sentence in enumerate(items):
         progress(f"{sentence.name}, {number + 1} of {len(items)}", number / len(items))
         result = ItemResult(sentence)
-        text_ids = setting.text_ids(sentence.text)
-        tokens, lost = draw_tokens(candidate, setting, text_ids, seed=seed, item=number)
+        text_ids = condition.text_ids(sentence.text)
+        tokens, lost = draw_tokens(candidate, condition, text_ids, seed=seed, item=number)
         if reference is None:
-            said = render(candidate, setting, tokens, lost)
+            said = render(candidate, condition, tokens, lost)
             shown = [said]
-            listener.listen({"candidate": said}, result)
+            _estimate(estimators, {"candidate": said}, result)
         else:
-            drawn = draw_tokens(reference, setting, text_ids, seed=seed, item=number)
-            taught = render(reference, setting, *drawn)
-            said = render(candidate, setting, tokens, lost)
+            drawn = draw_tokens(reference, condition, text_ids, seed=seed, item=number)
+            taught = render(reference, condition, *drawn)
+            said = render(candidate, condition, tokens, lost)
             shown = [taught, said]
             if taught.tokens:
-                compare_speech_lm(reference, candidate, setting, text_ids, taught, result)
-                forced = teach(reference, candidate, setting, taught, result)
-                compare_renderings(taught, forced, setting.rules.sample_rate, result)
+                compare_speech_lm(reference, candidate, condition, text_ids, taught, result)
+                forced = teach(reference, candidate, condition, taught, result)
+                compare_renderings(taught, forced, condition.rules.sample_rate, result)
                 shown[1] = forced
-            listener.listen({"reference": taught, "candidate": said}, result)
-        sides: dict[Of, Side] = {"reference": reference} if reference else {}
-        sides["candidate"] = candidate
+            _estimate(estimators, {"reference": taught, "candidate": said}, result)
+        systems: dict[Of, System] = {"reference": reference} if reference else {}
+        systems["candidate"] = candidate
         further = range(seed + 1, seed + draws)
-        result.average([_heard(sides, setting, sentence, listener, s, number) for s in further])
+        result.average(
+            [_redrawn(systems, condition, sentence, estimators, s, number) for s in further]
+        )
         if pictures:
             audio = [utterance.audio for utterance in shown]
-            write_spectrograms(pictures / f"{sentence.name}.png", audio, setting.rules.sample_rate)
+            write_spectrograms(
+                pictures / f"{sentence.name}.png", audio, condition.rules.sample_rate
+            )
         results.append(result)
     progress("done", 1.0)
     return QualityTable(
@@ -111,36 +120,45 @@ def compare(
     )
 
 
-def _heard(
-    sides: Mapping[Of, Side],
-    setting: Setting,
+def _redrawn(
+    systems: Mapping[Of, System],
+    condition: Condition,
     sentence: Sentence,
-    listener: Listener,
+    estimators: Sequence[Estimator],
     seed: int,
     item: int,
 ) -> ItemResult:
-    """One more draw of a sentence by each side, and what listeners say."""
+    """One more draw of a sentence by each system."""
     result = ItemResult(sentence)
-    text_ids = setting.text_ids(sentence.text)
+    text_ids = condition.text_ids(sentence.text)
     said = {
-        of: render(side, setting, *draw_tokens(side, setting, text_ids, seed=seed, item=item))
-        for of, side in sides.items()
+        of: render(
+            system, condition, *draw_tokens(system, condition, text_ids, seed=seed, item=item)
+        )
+        for of, system in systems.items()
     }
-    listener.listen(said, result)
+    _estimate(estimators, said, result)
     return result
 
 
+def _estimate(
+    estimators: Sequence[Estimator], said: Mapping[Of, Rendering], result: ItemResult
+) -> None:
+    for estimator in estimators:
+        estimator.estimate(said, result)
+
+
 def compare_speech_lm(
-    reference: Side,
-    candidate: Side,
-    setting: Setting,
+    reference: System,
+    candidate: System,
+    condition: Condition,
     text_ids: list[int],
-    taught: Utterance,
+    taught: Rendering,
     result: ItemResult,
 ) -> None:
     """Note how far the predictions behind the reference's tokens are apart."""
     want, got = (
-        logits_of(side, setting, text_ids, taught.tokens) for side in (reference, candidate)
+        logits_of(system, condition, text_ids, taught.tokens) for system in (reference, candidate)
     )
     result.put("logits_sqnr_db", sqnr_db(got, want))
     result.put("token_agreement", top1_agreement(want, got), len(want))
@@ -148,8 +166,12 @@ def compare_speech_lm(
 
 
 def teach(
-    reference: Side, candidate: Side, setting: Setting, taught: Utterance, result: ItemResult
-) -> Utterance:
+    reference: System,
+    candidate: System,
+    condition: Condition,
+    taught: Rendering,
+    result: ItemResult,
+) -> Rendering:
     """The candidate's mel and audio of the reference's tokens; notes f0 and vocoder on the way.
 
     The excitation is the reference's throughout: its phase is the sum of f0 over all the time
@@ -157,24 +179,24 @@ def teach(
     Raises: SynthesisError for values that are not finite.
     """
     f0, f0_got = (
-        require_finite(side, "f0 predictor", side.stages.mel_to_f0(taught.mel))
-        for side in (reference, candidate)
+        require_finite(system, "f0 predictor", system.stages.mel_to_f0(taught.mel))
+        for system in (reference, candidate)
     )
     result.put("voicing_agreement", voicing_agreement(f0, f0_got), len(f0))
     if voiced := voiced_in_both(f0, f0_got):
         result.put("f0_error_cents", f0_error_cents(f0, f0_got), voiced)
     source = reference.stages.f0_to_source(f0)
-    mel = mel_of(candidate, setting, taught.tokens)
+    mel = mel_of(candidate, condition, taught.tokens)
     vocoded, audio = (
         require_finite(candidate, "vocoder", candidate.stages.mel_to_waveform(part, source=source))
         for part in (taught.mel, mel)
     )
     result.put("vocoder_snr_db", sqnr_db(vocoded, taught.audio))
-    return Utterance(taught.tokens, taught.lost, mel, audio)
+    return Rendering(taught.tokens, taught.lost, mel, audio)
 
 
 def compare_renderings(
-    taught: Utterance, forced: Utterance, sample_rate: int, result: ItemResult
+    taught: Rendering, forced: Rendering, sample_rate: int, result: ItemResult
 ) -> None:
     """Note how far mel and audio of the same speech tokens are apart."""
     result.put("mel_correlation", log_mel_correlation(taught.mel, forced.mel))

@@ -1,89 +1,124 @@
-"""What can be heard of an utterance: its length, loudness, words and voice."""
+"""What is measured of speech itself: one class per estimator, each with the measures it fills.
+
+A further estimator is one class here (or in a module of its own), a row per value in `measures`,
+and a line in `checking.available_estimators`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.evaluation.quality.intelligibility import text_errors
 from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
 from cosyvoice_cpu.evaluation.quality.measures import Of
-from cosyvoice_cpu.evaluation.quality.recogniser import READ_BACK_RATE, Recogniser
-from cosyvoice_cpu.evaluation.quality.speakers import VoiceJudge, cosine
-from cosyvoice_cpu.evaluation.quality.systems import Setting, Side, Utterance, require_finite
+from cosyvoice_cpu.evaluation.quality.recogniser import RECOGNISER_RATE, Recogniser
+from cosyvoice_cpu.evaluation.quality.speakers import SpeakerEncoder, cosine
+from cosyvoice_cpu.evaluation.quality.systems import Condition, Rendering, System, require_finite
 from cosyvoice_cpu.evaluation.quality.table import ItemResult
-from cosyvoice_cpu.evaluation.quality.words import text_errors
 from cosyvoice_cpu.frontend.resampling import resample
 
-_WORDS = frozenset({"word_error_rate", "word_errors_added"})
-_VOICES = frozenset({"prompt_similarity", "voice_similarity"})
+
+class Estimator(Protocol):
+    """Fills measures from what systems said."""
+
+    @property
+    def measures(self) -> frozenset[str]:
+        """Names of `measures.MEASURES`."""
+        ...
+
+    def prepare(self, system: System, condition: Condition) -> None:
+        """Called once before the items; `system` can make the prompt's mel audible."""
+        ...
+
+    def estimate(self, said: Mapping[Of, Rendering], result: ItemResult) -> None:
+        """Put values of one sentence into `result`, per system, and of both if there are two."""
+        ...
 
 
-@dataclass(frozen=True)
-class Ears:
-    """Who listens; None where the packages are missing."""
-
-    recogniser: Recogniser | None = None
-    judge: VoiceJudge | None = None
-
-    def for_measures(self, names: Collection[str]) -> Ears:
-        """Only those that the measures called `names` need: listening takes time."""
-        return Ears(
-            self.recogniser if _WORDS & set(names) else None,
-            self.judge if _VOICES & set(names) else None,
-        )
+def needed(estimators: Sequence[Estimator], measures: Collection[str]) -> list[Estimator]:
+    """Those that fill one of `measures`: some take long."""
+    return [estimator for estimator in estimators if estimator.measures & set(measures)]
 
 
-class Listener:
-    """Listens to both sides of an item and notes the result."""
+class Length:
+    """Length, loudness, and whether it is speech at all."""
 
-    def __init__(self, ears: Ears, side: Side, setting: Setting) -> None:
-        """`side` makes the prompt's mel audible, since a speaker file keeps no audio."""
-        self._ears, self._rate = ears, setting.rules.sample_rate
-        self._prompt_voice: Floats | None = None
-        if ears.judge and len(setting.prompt.mel):
-            audio = side.stages.mel_to_waveform(np.ascontiguousarray(setting.prompt.mel.T))
-            self._prompt_voice = self._voice(require_finite(side, "vocoder", audio))
+    measures = frozenset({"seconds_audio", "loudness_lufs", "trouble"})
 
-    def listen(self, said: dict[Of, Utterance], result: ItemResult) -> None:
-        """Note what each side said, and how far the two are apart."""
-        voices: list[Floats | None] = []
-        for of, utterance in said.items():
-            audio = utterance.audio
-            result.put("seconds_audio", len(audio) / self._rate, of=of)
-            result.put("loudness_lufs", loudness_lufs(audio, self._rate), of=of)
-            result.put("trouble", float(utterance.lost), of=of)
-            self._read_back(audio, of, result)
-            voice = self._voice(audio)
-            if voice is not None and self._prompt_voice is not None:
-                result.put("prompt_similarity", cosine(self._prompt_voice, voice), of=of)
-            voices.append(voice)
+    def prepare(self, system: System, condition: Condition) -> None:
+        """Note the sample rate."""
+        self._rate = condition.rules.sample_rate
+
+    def estimate(self, said: Mapping[Of, Rendering], result: ItemResult) -> None:
+        """One value each per system."""
+        for of, rendering in said.items():
+            result.put("seconds_audio", len(rendering.audio) / self._rate, of=of)
+            result.put("loudness_lufs", loudness_lufs(rendering.audio, self._rate), of=of)
+            result.put("trouble", float(rendering.lost), of=of)
+
+
+class Intelligibility:
+    """Word error rate of a recogniser's transcript; transcripts go into the result, too."""
+
+    measures = frozenset({"word_error_rate", "word_errors_added"})
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self._recogniser = recogniser
+
+    def prepare(self, system: System, condition: Condition) -> None:
+        """Note the sample rate."""
+        self._rate = condition.rules.sample_rate
+
+    def estimate(self, said: Mapping[Of, Rendering], result: ItemResult) -> None:
+        """Nothing for a sentence whose language the recogniser does not know."""
+        sentence = result.sentence
+        if sentence.language not in self._recogniser.languages:
+            return
+        for of, rendering in said.items():
+            transcript = self._recogniser.transcribe(_at_16_khz(rendering.audio, self._rate))
+            errors = text_errors(sentence.text, transcript, sentence.language)
+            result.transcripts[of], result.word_errors[of] = transcript, errors
+            result.put("word_error_rate", errors.rate, errors.words, of=of)
         if len(said) == 2:
-            self._compare(voices, result)
+            reference, candidate = (result.word_errors[of] for of in ("reference", "candidate"))
+            added = candidate.errors - reference.errors
+            result.put("word_errors_added", added / reference.words, reference.words)
 
-    def _compare(self, voices: list[Floats | None], result: ItemResult) -> None:
-        first, second = voices
+
+class SpeakerSimilarity:
+    """Cosines of speaker embeddings: with the prompt, and of the two systems."""
+
+    measures = frozenset({"prompt_similarity", "voice_similarity"})
+
+    def __init__(self, encoder: SpeakerEncoder) -> None:
+        self.encoder = encoder
+        self._prompt: Floats | None = None
+
+    def prepare(self, system: System, condition: Condition) -> None:
+        """Embed the prompt, whose mel `system` makes audible: a speaker file keeps no audio."""
+        self._rate = condition.rules.sample_rate
+        self._prompt = None
+        if len(condition.prompt.mel):
+            audio = system.stages.mel_to_waveform(np.ascontiguousarray(condition.prompt.mel.T))
+            self._prompt = self._embed(require_finite(system, "vocoder", audio))
+
+    def estimate(self, said: Mapping[Of, Rendering], result: ItemResult) -> None:
+        """Nothing where there is too little to have a voice."""
+        embeddings = {of: self._embed(rendering.audio) for of, rendering in said.items()}
+        for of, embedding in embeddings.items():
+            if embedding is not None and self._prompt is not None:
+                result.put("prompt_similarity", cosine(self._prompt, embedding), of=of)
+        first, second = embeddings.get("reference"), embeddings.get("candidate")
         if first is not None and second is not None:
             result.put("voice_similarity", cosine(first, second))
-        errors = result.word_errors
-        if errors:
-            added = errors["candidate"].errors - errors["reference"].errors
-            words = errors["reference"].words
-            result.put("word_errors_added", added / words, words)
 
-    def _read_back(self, audio: Floats, of: Of, result: ItemResult) -> None:
-        recogniser, sentence = self._ears.recogniser, result.sentence
-        if recogniser is None or sentence.language not in recogniser.languages:
-            return
-        heard = recogniser.read_back(self._narrow(audio))
-        errors = text_errors(sentence.text, heard)
-        result.heard[of], result.word_errors[of] = heard, errors
-        result.put("word_error_rate", errors.rate, errors.words, of=of)
+    def _embed(self, audio: Floats) -> Floats | None:
+        return self.encoder.embed(_at_16_khz(audio, self._rate))
 
-    def _voice(self, audio: Floats) -> Floats | None:
-        return self._ears.judge.embed(self._narrow(audio)) if self._ears.judge else None
 
-    def _narrow(self, audio: Floats) -> Floats:
-        return resample(audio, self._rate, READ_BACK_RATE) if len(audio) else audio
+def _at_16_khz(audio: Floats, rate: int) -> Floats:
+    return resample(audio, rate, RECOGNISER_RATE) if len(audio) else audio

@@ -1,8 +1,8 @@
 """What is measured, as data: one row per measure, in the order of the tables.
 
-Teacher-forced measures compare two sides that are given the same thing to compute, so that nothing
-has been added up before: the reference's speech tokens, its mel, its excitation. Free-running ones
-look at what each side says by itself from the text.
+Teacher-forced measures compare two systems that are given the same thing to compute, so that
+nothing has been added up before: the reference's speech tokens, its mel, its excitation.
+Free-running ones look at what each system says by itself from the text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 from cosyvoice_cpu.errors import UsageError
 
 Of = Literal["both", "reference", "candidate"]
-"""Whose value it is: one for the comparison of both sides, or one for each side."""
+"""Whose value it is: one for the comparison of both systems, or one for each."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Measure:
     name: str  # with its unit, if it has one
     title: str
     mode: Literal["teacher-forced", "free-running"]
-    per_side: bool
+    per_system: bool
     digits: int  # behind the point, in tables
     weight: str  # of an item in the mean
 

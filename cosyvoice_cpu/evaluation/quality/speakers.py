@@ -1,8 +1,8 @@
 """How alike two voices are: the cosine of two speaker embeddings.
 
-Resemblyzer's encoder, which had no part in training any voice, is the judge where it is installed.
+Resemblyzer's encoder, which had no part in training any voice, is taken where it is installed.
 Without it the bundle's own speaker encoder serves; the flow was given its embedding as input, so
-that judge is partial and its values can't be compared with the other's.
+that it is not independent and its values can't be compared with the other's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EMBEDDING_RATE = 16_000  # Hz
 _QUIETEST = 1e-5  # -100 dBFS
 
 
-class VoiceJudge(Protocol):
+class SpeakerEncoder(Protocol):
     """Turns audio into a point that lies near those of the same speaker."""
 
     @property
@@ -32,18 +32,24 @@ class VoiceJudge(Protocol):
         """For tables."""
         ...
 
+    @property
+    def independent(self) -> bool:
+        """Whether no network of the bundle was trained with it."""
+        ...
+
     def embed(self, wave16k: Floats) -> Floats | None:
-        """Embedding [E] of `wave16k` [n] at 16 kHz; None if there is too little to hear."""
+        """Embedding [E] of `wave16k` [n] at 16 kHz; None if there is too little speech."""
         ...
 
 
-class Resemblyzer:
+class ResemblyzerEncoder:
     """The GE2E encoder of the package `resemblyzer`, 256 values.
 
     Source: Wan et al., arXiv 1710.10467.
     """
 
     name = "resemblyzer"
+    independent = True
 
     def __init__(self) -> None:
         """Raises: MissingExtraError if it or what it imports is not installed."""
@@ -70,10 +76,11 @@ class Resemblyzer:
         return np.asarray(self._encoder.embed_utterance(voiced), np.float32)
 
 
-class BundleEncoder:
+class BundleSpeakerEncoder:
     """A bundle's CAM++, 192 values."""
 
     name = "the bundle's speaker encoder"
+    independent = False
 
     def __init__(self, models: FrontEndModels) -> None:
         self._models = models
@@ -94,9 +101,9 @@ def cosine(a: Floats, b: Floats) -> float:
 
 
 @lru_cache(maxsize=1)
-def load_resemblyzer() -> VoiceJudge:
+def load_resemblyzer() -> SpeakerEncoder:
     """The encoder, loaded once per process. Raises: MissingExtraError."""
-    return Resemblyzer()
+    return ResemblyzerEncoder()
 
 
 def missing_packages() -> list[str]:

@@ -1,4 +1,4 @@
-"""What is compared, and what both sides are given: text ids, a voice and rules."""
+"""What is compared, and under which condition: text ids, a voice and rules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cosyvoice_cpu.synthesis.rules import SynthesisRules
 
 
 @dataclass(frozen=True)
-class Side:
+class System:
     """A bundle, a checkpoint or an engine, through the stage API."""
 
     name: str
@@ -26,8 +26,8 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
-    """The same for both sides, whatever they are."""
+class Condition:
+    """The same for both systems, whatever they are."""
 
     encode: Callable[[str], list[int]]
     prompt: Prompt
@@ -46,17 +46,17 @@ class Setting:
 
 
 @dataclass(frozen=True, eq=False)
-class Utterance:
-    """One sentence as a side says it; without tokens there is neither mel nor audio."""
+class Rendering:
+    """One sentence as a system says it; without tokens there is neither mel nor audio."""
 
     tokens: list[int]  # as the speech LM made them
     lost: bool  # empty, looping, silent or endless
-    mel: Floats  # [80, frames]
+    mel: Floats  # [mel bins, frames]
     audio: Floats  # [samples]
 
 
 def draw_tokens(
-    side: Side, setting: Setting, text_ids: list[int], *, seed: int, item: int
+    system: System, condition: Condition, text_ids: list[int], *, seed: int, item: int
 ) -> tuple[list[int], bool]:
     """Speech tokens of a text, and whether they are no plausible speech.
 
@@ -64,59 +64,62 @@ def draw_tokens(
     each of which has draws of its own.
     """
     speech = make_speech(
-        side.stages,
-        setting.rules,
-        setting.prompt,
-        setting.prompt_text_ids,
+        system.stages,
+        condition.rules,
+        condition.prompt,
+        condition.prompt_text_ids,
         text_ids,
         seed=seed,
         piece=item,
-        room=setting.room,
+        room=condition.room,
         can_be_cut=False,
         retries=0,
     )
     return speech.tokens, speech.trouble is not None
 
 
-def render(side: Side, setting: Setting, tokens: list[int], lost: bool) -> Utterance:
-    """Speech tokens to audio. Raises: SynthesisError naming the side if it is not finite."""
+def render(system: System, condition: Condition, tokens: list[int], lost: bool) -> Rendering:
+    """Speech tokens to audio. Raises: SynthesisError naming the system if it is not finite."""
     if not tokens:
-        return Utterance(tokens, lost, np.zeros((80, 0), np.float32), np.zeros(0, np.float32))
-    mel = mel_of(side, setting, tokens)
-    audio = require_finite(side, "vocoder", side.stages.mel_to_waveform(mel))
-    return Utterance(tokens, lost, mel, audio)
+        bins = condition.prompt.mel.shape[1]
+        return Rendering(tokens, lost, np.zeros((bins, 0), np.float32), np.zeros(0, np.float32))
+    mel = mel_of(system, condition, tokens)
+    audio = require_finite(system, "vocoder", system.stages.mel_to_waveform(mel))
+    return Rendering(tokens, lost, mel, audio)
 
 
-def mel_of(side: Side, setting: Setting, tokens: list[int]) -> Floats:
+def mel_of(system: System, condition: Condition, tokens: list[int]) -> Floats:
     """Log-mel [80, frames] of `tokens`, long silences shortened. Raises: SynthesisError."""
-    rules, prompt = setting.rules, setting.prompt
-    mel = side.stages.tokens_to_mel(
+    rules, prompt = condition.rules, condition.prompt
+    mel = system.stages.tokens_to_mel(
         shorten_silence(tokens, rules.silent_tokens, rules.silent_run_limit),
         prompt_tokens=prompt.tokens,
         prompt_mel=prompt.mel,
         embedding=prompt.embedding,
         steps=rules.solver_steps,
     )
-    return require_finite(side, "flow", mel)
+    return require_finite(system, "flow", mel)
 
 
-def logits_of(side: Side, setting: Setting, text_ids: list[int], tokens: list[int]) -> Floats:
+def logits_of(
+    system: System, condition: Condition, text_ids: list[int], tokens: list[int]
+) -> Floats:
     """Logits [N + 1, rows], teacher-forced with `tokens` [N]. Raises: SynthesisError."""
-    logits = side.stages.speech_lm_logits(
+    logits = system.stages.speech_lm_logits(
         text_ids,
         tokens,
-        prompt_text_ids=setting.prompt_text_ids,
-        prompt_speech_ids=setting.prompt.speech_ids,
-        embedding=setting.prompt.embedding,
+        prompt_text_ids=condition.prompt_text_ids,
+        prompt_speech_ids=condition.prompt.speech_ids,
+        embedding=condition.prompt.embedding,
     )
-    return require_finite(side, "speech LM", logits)
+    return require_finite(system, "speech LM", logits)
 
 
-def require_finite(side: Side, stage: str, array: Floats) -> Floats:
+def require_finite(system: System, stage: str, array: Floats) -> Floats:
     """`array` itself. Raises: SynthesisError if one of its values is not finite."""
     if not np.isfinite(array).all():
         raise SynthesisError(
-            f"the {stage} of {side.name} put out values that are not finite",
+            f"the {stage} of {system.name} put out values that are not finite",
             "its weights are damaged, or a value was out of range for its precision",
         )
     return array

@@ -1,8 +1,9 @@
 """What quality has to reach, as data; printed beside every value it judges.
 
-A network in float has no excuse: whatever is wrong with it shows far below what anybody hears, with
+A network in float has no excuse: whatever is wrong with it shows far below what is audible, with
 trained weights as with random ones. What was quantized may differ by more, within what a listener
-would let pass. So most floors have two limits, chosen by how the networks behind them are stored.
+would let pass. So most thresholds have two limits, chosen by how the networks behind them are
+stored.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from typing import Literal
 
 from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest
 from cosyvoice_cpu.evaluation.quality.measures import Of
-from cosyvoice_cpu.evaluation.quality.table import Key, Row
+from cosyvoice_cpu.evaluation.quality.table import Key, MeasureRow
 
 Bound = Literal["at_least", "at_most"]
 
 
 @dataclass(frozen=True)
-class Floor:
+class Threshold:
     """`measure` of `of` has to be `bound` the `limit`; one without a value is not judged."""
 
     measure: str
@@ -30,10 +31,10 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What became of a floor. `passed` is None where the floor has no meaning, as `reason` says."""
+class Decision:
+    """Whether a threshold was reached; `passed` is None where it has no meaning, see `reason`."""
 
-    floor: Floor
+    threshold: Threshold
     value: float
     passed: bool | None
     reason: str = ""
@@ -55,21 +56,21 @@ TEACHER_FORCED: tuple[tuple[str, tuple[ComponentName, ...], Bound, float, float]
     ("audio_correlation", _AUDIO, "at_least", 0.999, 0.97),
     ("loudness_change_db", _AUDIO, "at_most", 0.05, 0.5),
 )
-FREE_RUNNING: tuple[Floor, ...] = (
-    Floor("word_errors_added", "both", "at_most", 0.03, trained=True),
-    Floor("voice_similarity", "both", "at_least", 0.85, trained=True),
+FREE_RUNNING: tuple[Threshold, ...] = (
+    Threshold("word_errors_added", "both", "at_most", 0.03, trained=True),
+    Threshold("voice_similarity", "both", "at_least", 0.85, trained=True),
 )
-ALONE: tuple[Floor, ...] = (
-    Floor("trouble", "candidate", "at_most", 0.1),
-    Floor("word_error_rate", "candidate", "at_most", 0.2),
-    Floor("prompt_similarity", "candidate", "at_least", 0.7),
+ALONE: tuple[Threshold, ...] = (
+    Threshold("trouble", "candidate", "at_most", 0.1),
+    Threshold("word_error_rate", "candidate", "at_most", 0.2),
+    Threshold("prompt_similarity", "candidate", "at_least", 0.7),
 )
 SPEAKS = 0.5  # word error rate of a reference above which it is taken for an untrained voice
 _FLOAT = frozenset({"float32", "float16-storage"})
 
 
-def floors_against(manifests: Sequence[Manifest]) -> tuple[Floor, ...]:
-    """The floors of a comparison in which the bundles of `manifests` take part."""
+def thresholds_against(manifests: Sequence[Manifest]) -> tuple[Threshold, ...]:
+    """The thresholds of a comparison in which the bundles of `manifests` take part."""
     quantized = {
         name
         for manifest in manifests
@@ -77,37 +78,37 @@ def floors_against(manifests: Sequence[Manifest]) -> tuple[Floor, ...]:
         if component.precision not in _FLOAT
     }
     taught = (
-        Floor(measure, "both", bound, loose if quantized & set(components) else strict)
+        Threshold(measure, "both", bound, loose if quantized & set(components) else strict)
         for measure, components, bound, strict, loose in TEACHER_FORCED
     )
     return (*taught, *FREE_RUNNING)
 
 
-def judge(rows: Sequence[Row], floors: Iterable[Floor]) -> list[Verdict]:
-    """The floors whose measure is among `rows`, judged by the mean."""
+def decide(rows: Sequence[MeasureRow], thresholds: Iterable[Threshold]) -> list[Decision]:
+    """The thresholds whose measure is among `rows`, judged by the mean."""
     values: dict[Key, float] = {(row.measure.name, row.of): row.interval.value for row in rows}
     spoken = values.get(("word_error_rate", "reference"))
-    verdicts = []
-    for floor in floors:
-        value = values.get((floor.measure, floor.of))
+    decisions = []
+    for threshold in thresholds:
+        value = values.get((threshold.measure, threshold.of))
         if value is None:
             continue
-        if floor.trained and (reason := _does_not_speak(spoken)):
-            verdicts.append(Verdict(floor, value, None, reason))
-        elif floor.bound == "at_least":
-            verdicts.append(Verdict(floor, value, value >= floor.limit))
+        if threshold.trained and (reason := _does_not_speak(spoken)):
+            decisions.append(Decision(threshold, value, None, reason))
+        elif threshold.bound == "at_least":
+            decisions.append(Decision(threshold, value, value >= threshold.limit))
         else:
-            verdicts.append(Verdict(floor, value, value <= floor.limit))
-    return verdicts
+            decisions.append(Decision(threshold, value, value <= threshold.limit))
+    return decisions
 
 
 def _does_not_speak(spoken: float | None) -> str:
     """Why the reference's words or voice are no measure, "" if they are one."""
     if spoken is None:
-        return "nobody listened whether the reference speaks"
+        return "no recogniser tells whether the reference speaks"
     return f"of the reference, {spoken:.0%} of the words are wrong" if spoken > SPEAKS else ""
 
 
-def passes(verdicts: Iterable[Verdict]) -> bool:
-    """Whether no floor was missed."""
-    return all(verdict.passed is not False for verdict in verdicts)
+def passes(decisions: Iterable[Decision]) -> bool:
+    """Whether no threshold was missed."""
+    return all(decision.passed is not False for decision in decisions)
