@@ -1,29 +1,35 @@
 """HyperPyYAML files read as data: tags become records, and nothing is imported, built or called.
 
 The official loader (HyperPyYAML on ruamel) runs what the tags name: `!new:` builds an object,
-`!apply:` calls a function. Here the parser's events are turned into plain values directly, without
-any constructor, so that a tag can never be more than a string. Scalars follow YAML 1.2 as in the
-original's reader (`1e-5` is a number, `yes` is a word). `!ref` is the one tag with a meaning:
-`!ref <a>` is the value of top-level key `a`, `!ref <a> * <b>` is arithmetic.
+`!apply:` calls a function. Here PyYAML composes a tree of nodes, the step before any object is
+made, and the tree becomes plain values, so that a tag can never be more than a string. Scalars
+follow YAML 1.2 as in the original's reader (`1e-5` is a number, `yes` is a word). `!ref` is the one
+tag with a meaning: `!ref <a>` is the value of top-level key `a`, `!ref <a> * <b>` is arithmetic.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cosyvoice_cpu.errors import CheckpointError, MissingExtraError
+
+if TYPE_CHECKING:
+    from yaml import MappingNode, ScalarNode, SequenceNode
+
+    Node = ScalarNode | SequenceNode | MappingNode
 
 MAX_BYTES = 1 << 18  # an official file has 6 KB
 MAX_NODES = 100_000  # after aliases are expanded; an official file has about 500
 MAX_TEXT = 1000  # characters of a reference, before and after its expansion
 MAX_NUMBER = 1 << 53
-
 _HINT = "copy the file again from the official model folder"
+# What HyperPyYAML knows, but for `!include:`, which would read another file.
+_TAGS = re.compile(r"!(new|name|apply|applyref|module):.+|!(ref|copy|tuple|PLACEHOLDER)")
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,13 @@ def read_hyperpyyaml(path: Path) -> dict[str, Any]:
 
     Values are None, bool, int, float, str, list, dict (keys are str) and `Tagged`.
     Raises CheckpointError naming file and line: not UTF-8, not YAML, not a mapping, duplicate keys,
-    unknown or circular references, too large. Raises MissingExtraError without PyYAML.
+    unknown tags, unknown or circular references, too large. Raises MissingExtraError without
+    PyYAML.
     """
     text = _read_text(path)
     try:
-        tree = _Composer(path, text).compose()
+        root = _compose(path, text)
+        tree = None if root is None else _Values(path).of(root)
         if not isinstance(tree, dict):
             raise CheckpointError(f"{path} is not a YAML mapping", _HINT)
         return _References(path, tree).resolve_all()
@@ -68,115 +76,90 @@ def _read_text(path: Path) -> str:
         raise CheckpointError(f"{path} can't be read: {error.strerror}", _HINT) from None
 
 
-_INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-_SCALARS: tuple[tuple[re.Pattern[str], Callable[[str], Any]], ...] = (
-    (re.compile(r"|~|null|Null|NULL"), lambda text: None),
-    (re.compile(r"true|True|TRUE"), lambda text: True),
-    (re.compile(r"false|False|FALSE"), lambda text: False),
-    (re.compile(r"[-+]?[0-9]{1,30}"), int),
-    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"), float),
-    (_INFINITE, lambda text: float(text.replace(".", ""))),
-)  # YAML 1.2 core schema, section 10.3.2
+_CORE = "tag:yaml.org,2002:"
+_SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    f"{_CORE}null": (r"|~|null|Null|NULL", lambda text: None),
+    f"{_CORE}bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    f"{_CORE}int": (r"[-+]?[0-9]{1,30}", int),
+    f"{_CORE}float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        lambda text: float(re.sub(r"\.(?=[in])", "", text, flags=re.IGNORECASE)),
+    ),
+    f"{_CORE}str": (r"(?s:.*)", str),
+}  # YAML 1.2 core schema, section 10.3.2; the first pattern that fits a plain scalar names its type
+_UNTAGGED = {"scalar": _SCALARS.keys(), "sequence": {f"{_CORE}seq"}, "mapping": {f"{_CORE}map"}}
 
 
-def _plain_scalar(text: str) -> Any:
-    for pattern, convert in _SCALARS:
-        if pattern.fullmatch(text):
-            return convert(text)
-    return text
+def _compose(path: Path, text: str) -> Node | None:
+    try:
+        import yaml
+    except ImportError:
+        raise MissingExtraError(
+            "reading a checkpoint needs PyYAML", 'pip install "cosyvoice-cpu[export]"'
+        ) from None
+
+    class CoreLoader(yaml.BaseLoader):  # SafeLoader's types are those of YAML 1.1
+        yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own form
+            None: [(tag, re.compile(rf"(?:{shape})\Z")) for tag, (shape, _) in _SCALARS.items()]
+        }
+
+    try:
+        return cast("Node | None", yaml.compose(text, CoreLoader))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark is not None else ""
+        # a character that YAML does not allow comes with `reason` in place of `problem`
+        problem = getattr(error, "problem", None) or getattr(error, "reason", "not YAML")
+        raise CheckpointError(f"{path}{where}: {problem:.200}", _HINT) from None
 
 
-class _Composer:
-    """Builds values from the parser's events; counts nodes so that aliases can't explode."""
+class _Values:
+    """Makes plain values of nodes; counts them so that aliases can't explode."""
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self.text = text
         self.nodes = 0
-        self.anchors: dict[str, tuple[Any, int]] = {}  # name to value and number of nodes in it
+        self.open: list[Node] = []  # being made, outermost first
 
-    def compose(self) -> Any:
-        try:
-            import yaml
-        except ImportError:
-            raise MissingExtraError(
-                "reading a checkpoint needs PyYAML", 'pip install "cosyvoice-cpu[export]"'
-            ) from None
-        try:
-            events: Iterator[Any] = iter(yaml.parse(self.text, Loader=yaml.SafeLoader))
-            if isinstance(self._after_start(events, yaml), yaml.StreamEndEvent):
-                return None
-            value = self._node(next(events), events, yaml)
-            next(events)  # the document's end
-            if not isinstance(next(events), yaml.StreamEndEvent):
-                raise CheckpointError(f"{self.path} holds more than one YAML document", _HINT)
-            return value
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            where = f":{mark.line + 1}" if mark is not None else ""
-            # a character that YAML does not allow comes with `reason` in place of `problem`
-            problem = getattr(error, "problem", None) or getattr(error, "reason", "not YAML")
-            raise CheckpointError(f"{self.path}{where}: {problem}", _HINT) from None
-
-    @staticmethod
-    def _after_start(events: Iterator[Any], yaml: Any) -> Any:
-        event = next(events)
-        while isinstance(event, yaml.StreamStartEvent):
-            event = next(events)
-        return event
-
-    def _fail(self, event: Any, problem: str) -> CheckpointError:
-        return CheckpointError(f"{self.path}:{event.start_mark.line + 1}: {problem}", _HINT)
-
-    def _count(self, event: Any, nodes: int) -> None:
-        self.nodes += nodes
+    def of(self, node: Node) -> Any:
+        self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise self._fail(event, f"more than {MAX_NODES} values once aliases are expanded")
-
-    def _node(self, event: Any, events: Iterator[Any], yaml: Any) -> Any:
-        if isinstance(event, yaml.AliasEvent):
-            if event.anchor not in self.anchors:
-                raise self._fail(event, f"unknown or circular alias *{event.anchor}")
-            value, nodes = self.anchors[event.anchor]
-            self._count(event, nodes)
-            return value
-        before = self.nodes
-        self._count(event, 1)
-        if isinstance(event, yaml.ScalarEvent):
-            plain = event.style is None and (event.implicit[0] or event.tag not in (None, "!"))
-            value = _plain_scalar(event.value) if plain else event.value
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = self._sequence(events, yaml)
+            raise self._fail(node, f"more than {MAX_NODES} values once aliases are expanded")
+        if any(node is other for other in self.open):
+            raise self._fail(node, "an alias inside its own anchor")
+        self.open.append(node)
+        if _TAGS.fullmatch(node.tag):
+            value = Tagged(node.tag, self._content(node), node.start_mark.line + 1)
+        elif node.tag in _UNTAGGED[node.id]:
+            value = self._content(node)
         else:
-            value = self._mapping(events, yaml)
-        if event.tag not in (None, "!"):
-            value = self._tagged(event, value, yaml)
-        if event.anchor is not None:
-            self.anchors[event.anchor] = (value, self.nodes - before)
+            raise self._fail(node, f"unknown tag {node.tag:.80}")
+        self.open.pop()
         return value
 
-    @staticmethod
-    def _tagged(event: Any, value: Any, yaml: Any) -> Any:
-        if event.tag == "tag:yaml.org,2002:str" and isinstance(event, yaml.ScalarEvent):
-            return event.value
-        return Tagged(event.tag, value, event.start_mark.line + 1)
+    def _content(self, node: Node) -> Any:
+        if node.id == "sequence":
+            return [self.of(item) for item in node.value]
+        if node.id == "mapping":
+            return self._mapping(node)
+        shape, convert = _SCALARS.get(node.tag, _SCALARS[f"{_CORE}str"])
+        if not re.fullmatch(shape, node.value):
+            raise self._fail(node, f"{node.value!r:.80} is no {node.tag.removeprefix(_CORE)}")
+        return convert(node.value)
 
-    def _sequence(self, events: Iterator[Any], yaml: Any) -> list[Any]:
-        values = []
-        while not isinstance(event := next(events), yaml.SequenceEndEvent):
-            values.append(self._node(event, events, yaml))
-        return values
-
-    def _mapping(self, events: Iterator[Any], yaml: Any) -> dict[str, Any]:
+    def _mapping(self, node: Node) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        while not isinstance(event := next(events), yaml.MappingEndEvent):
-            if not isinstance(event, yaml.ScalarEvent):
-                raise self._fail(event, "a key must be a plain word")
-            self._count(event, 1)
-            if event.value in values:
-                raise self._fail(event, f"duplicate key {event.value!r}")
-            values[event.value] = self._node(next(events), events, yaml)
+        for key, value in node.value:
+            if key.id != "scalar":
+                raise self._fail(key, "a key must be a plain word")
+            if key.value in values:
+                raise self._fail(key, f"duplicate key {key.value!r:.80}")
+            values[key.value] = self.of(value)
         return values
+
+    def _fail(self, node: Node, problem: str) -> CheckpointError:
+        return CheckpointError(f"{self.path}:{node.start_mark.line + 1}: {problem}", _HINT)
 
 
 class _References:

@@ -80,14 +80,14 @@ def test_without_torch_and_without_a_demo_the_extra_is_named(tmp_path: Path) -> 
 
 
 @pytest.fixture
-def copied_when_made(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """Making takes a copy of the finished demo; the result counts how often that happened."""
+def copied_when_made(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Making takes a copy of another bundle; the result counts how often that happened."""
     count = 0
 
     def make(bundle: Path, progress: embedded.Progress) -> None:
         nonlocal count
         count += 1
-        shutil.copytree(next((cache / "demo").iterdir()), bundle)
+        shutil.copytree(tiny_bundle, bundle)
 
     monkeypatch.setattr(embedded, "_make", make)
     return lambda: count
