@@ -40,7 +40,7 @@ def interruptible() -> None:
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An official folder of small random networks, front end included. Not to be changed."""
-    from cosyvoice_cpu.checkpoint.synthetic import make_synthetic_checkpoint
+    from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
 
     return make_synthetic_checkpoint(
         tmp_path_factory.mktemp("checkpoints") / "tiny-cosyvoice3", size="tiny"

@@ -12,12 +12,14 @@ import soundfile
 import torch
 from torch import Tensor
 
+from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig, MelConfig
 from cosyvoice_cpu.checkpoint.synthetic_text import official_json, official_yaml
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 from cosyvoice_cpu.networks.reference.f0_predictor import F0Predictor
 from cosyvoice_cpu.networks.reference.speech_lm import SpeechLM
 from cosyvoice_cpu.networks.reference.vocoder import Vocoder
+from cosyvoice_cpu.networks.reference.weights import official_tensors
 from training.flow import Flow
 from training.sizes import (
     FLOW,
@@ -34,6 +36,7 @@ from training.spelling import Spelling
 from training.token_ids import IdTable
 from training.tokenizer_graph import save_tokenizer
 from training.trainer import load_averaged
+from training.weight_norm import with_weight_norm, without_weight_norm
 
 LARGEST_VOICE = 25_000_000  # bytes
 # Of about 5 s each, and no text that the generator of training texts can make.
@@ -80,7 +83,7 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     spelling = Spelling(state / "text")
     lm: SpeechLM = SpeechLM(speech_lm_config(spelling.rows))
     flow, tokenizer = Flow(), SpeechTokenizer()
-    vocoder: Vocoder = Vocoder(VOCODER)
+    vocoder = without_weight_norm(Vocoder(VOCODER))
     f0: F0Predictor = vocoder.f0_predictor
     load("speech_lm", lm)
     sharpen(lm)
@@ -100,10 +103,15 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     described = json.dumps(official_json(config.speech_lm), indent=2) + "\n"
     (text_folder / "config.json").write_text(described, encoding="utf-8")
     (part / COSYVOICE3.yaml_file).write_text(official_yaml(config), encoding="utf-8")
-    _save_half(lm.to_official(), part / COSYVOICE3.speech_lm_files["base"])
-    both = {**flow.encoder.to_official(), **flow.estimator.to_official()}
-    _save_half(both, part / COSYVOICE3.flow_file)
-    _save_half(vocoder.to_official(), part / COSYVOICE3.vocoder_file)
+    files: dict[str, dict[ComponentName, torch.nn.Module]] = {
+        COSYVOICE3.speech_lm_files["base"]: {"speech_lm": lm},
+        COSYVOICE3.flow_file: {"flow_encoder": flow.encoder, "flow_estimator": flow.estimator},
+        COSYVOICE3.vocoder_file: {"vocoder": with_weight_norm(vocoder)},
+    }
+    prefixes = {name: spec.key_prefix for name, spec in COSYVOICE3.components.items()}
+    for file, networks in files.items():
+        named = {prefixes[component]: network for component, network in networks.items()}
+        _save_half(official_tensors(named, COSYVOICE3), part / file)
     table = IdTable.load(state / "tokens" / "table.npz")
     save_tokenizer(tokenizer, table, part / COSYVOICE3.speech_tokenizer_file)
     shutil.copy(state / "speaker_encoder" / "campplus.onnx", part / COSYVOICE3.speaker_encoder_file)

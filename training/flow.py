@@ -56,14 +56,14 @@ def initialize(network: Flow, table: IdTable, mel_mean: NDArray[np.float32]) -> 
     estimator = network.estimator
     with torch.no_grad():
         for name, value in estimator.named_parameters():
-            if "modulation." in name:
+            if name.startswith("norm_out.") or ".attn_norm." in name:
                 value.zero_()
-        estimator.final_projection.weight.zero_()
-        estimator.final_projection.bias.copy_(torch.from_numpy(mel_mean))
+        estimator.proj_out.weight.zero_()
+        estimator.proj_out.bias.copy_(torch.from_numpy(mel_mean))
         codes = torch.from_numpy(table.codes_of_ids())
         digits = codes[:, None] // LEVELS ** torch.arange(DIGITS) % LEVELS - 1.0
         digits[codes < 0] = 0
-        weight = network.encoder.token_embedding.weight
+        weight = network.encoder.input_embedding.weight
         weight.copy_(
             digits @ torch.randn(DIGITS, weight.shape[1]) * 0.5 + 0.1 * torch.randn_like(weight)
         )

@@ -39,6 +39,7 @@ from training.spelling import SYSTEM_PREFIX, Spelling
 from training.token_ids import TokenCorpus
 from training.trainer import load_averaged
 from training.vocoder import exact_source
+from training.weight_norm import without_weight_norm
 
 Speak = Callable[[int], NDArray[Any]]
 logger = logging.getLogger(__name__)
@@ -149,7 +150,7 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
     config = voice_config(Spelling(text).rows if text.exists() else 1)
     flow = Flow()
     lm: SpeechLM = SpeechLM(config.speech_lm)
-    vocoder: Vocoder = Vocoder(config.vocoder)
+    vocoder = without_weight_norm(Vocoder(config.vocoder))
     f0: F0Predictor = vocoder.f0_predictor
     # In this order: a tuned network takes the place of the one before, and f0 is part of both
     # vocoders.
@@ -175,7 +176,6 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
         flow_estimator=flow.estimator.eval(),
         vocoder=vocoder.eval(),
     )
-    f0.double()  # as a loaded checkpoint has it
     return voice, steps
 
 

@@ -58,14 +58,14 @@ def initialize(network: SpeechLM, table: IdTable) -> None:
             elif name.endswith("bias"):
                 value.zero_()
         width = network.config.hidden_size
-        for weight in (network.speech_embedding.weight, network.head.weight):
+        for weight in (network.speech_embedding.weight, network.llm_decoder.weight):
             weight[:SPEECH_IDS] += digits @ torch.randn(DIGITS, width) * 0.02
 
 
 @torch.no_grad()
 def sharpen(network: SpeechLM) -> None:
     """Scale the logits of a trained network by `SHARPNESS`."""
-    network.head.weight.mul_(SHARPNESS)
+    network.llm_decoder.weight.mul_(SHARPNESS)
 
 
 class SpeechLMTask:
@@ -151,7 +151,7 @@ def predict_tokens(
             fed[replaced] = rng.choice(row.speech, int(replaced.sum()))
         marks = torch.tensor([SOS, TASK])
         sos, task = network.speech_embedding(marks)[:, None]
-        words = network.text_embedding(torch.tensor(row.text))
+        words = network.qwen2.embed_tokens(torch.tensor(row.text))
         line = torch.cat([sos, words, task, network.speech_embedding(torch.from_numpy(fed))])
         rows.append(F.pad(line, (0, 0, 0, longest - len(line))))
         first = len(row.text) + 1

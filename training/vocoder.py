@@ -22,6 +22,7 @@ from cosyvoice_cpu.networks.reference.f0_predictor import F0Predictor
 from cosyvoice_cpu.networks.reference.vocoder import Vocoder
 from training.corpus import Corpus, Utterance
 from training.sizes import HOP, MEL_BINS, SAMPLE_RATE, VOCODER
+from training.weight_norm import without_weight_norm
 
 MEL_WINDOW = 1920
 WINDOWS = (1920, 1024, 512, 256, 120)  # samples; 120 is a quarter of a pitch period of a low voice
@@ -41,8 +42,8 @@ def initialize(network: Vocoder) -> None:
     order = torch.arange(1, VOCODER.nb_harmonics + 2)
     bins = VOCODER.istft_n_fft // 2 + 1
     with torch.no_grad():
-        network.excitation.merge.weight.copy_((8 * torch.sinc(order / 10) / order)[None])
-        network.excitation.merge.bias.zero_()
+        network.m_source.l_linear.weight.copy_((8 * torch.sinc(order / 10) / order)[None])
+        network.m_source.l_linear.bias.zero_()
         network.conv_post.weight.mul_(0.3)
         silent = torch.cat([torch.full((bins,), -4.0), torch.zeros(bins)])
         network.get_parameter("conv_post.bias").copy_(silent)
@@ -52,7 +53,7 @@ def exact_source(network: Vocoder, f0: Tensor, phase: Tensor) -> Tensor:
     """The excitation [B, 1, T * 480] from f0 [B, T] in Hz and true phase [B, T] in cycles; noise as
     at inference.
     """
-    excitation = network.excitation
+    excitation = network.m_source
     voiced = excitation.voiced(f0)
     order = torch.arange(1, excitation.harmonics + 1)
     sines = (
@@ -62,7 +63,7 @@ def exact_source(network: Vocoder, f0: Tensor, phase: Tensor) -> Tensor:
     )
     signal = sines.repeat_interleave(HOP, 1)  # [B, T * 480, 9]
     level = excitation.noise_level(voiced)[..., None].repeat_interleave(HOP, 1)
-    source: Tensor = torch.tanh(excitation.merge(signal + level * torch.rand_like(signal)))
+    source: Tensor = torch.tanh(excitation.l_linear(signal + level * torch.rand_like(signal)))
     return source.transpose(1, 2)
 
 
@@ -122,7 +123,7 @@ class VocoderTask:
     """Trains the generator, first on short crops, then on larger batches of longer ones."""
 
     def __init__(self, corpus: Corpus, heldout: Corpus, steps: int) -> None:
-        self.network: Vocoder = Vocoder(VOCODER)
+        self.network = without_weight_norm(Vocoder(VOCODER))
         initialize(self.network)
         self._corpus, self._heldout, self._steps = corpus, heldout, steps
         self._chance = corpus.chances()
@@ -198,7 +199,7 @@ class F0Task:
     """Trains the f0 predictor, in Hz, by the mean absolute error."""
 
     def __init__(self, corpus: Corpus, heldout: Corpus, batch: int = 16, frames: int = 64) -> None:
-        self.network: F0Predictor = F0Predictor(VOCODER)
+        self.network = without_weight_norm(F0Predictor(VOCODER)).float()
         with torch.no_grad():  # the output is in Hz: start at that scale
             self.network.classifier.weight.mul_(100)
             self.network.classifier.bias.fill_(100.0)
@@ -208,7 +209,7 @@ class F0Task:
 
     def parameter_groups(self) -> Iterable[dict[str, Any]]:
         return [
-            {"params": list(self.network.convs.parameters())},
+            {"params": list(self.network.condnet.parameters())},
             {"params": list(self.network.classifier.parameters()), "scale": 30.0},
         ]
 

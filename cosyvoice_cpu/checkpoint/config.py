@@ -7,6 +7,7 @@ Field names follow the official YAML where it has one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class SamplingConfig:
 @dataclass(frozen=True)
 class EstimatorConfig:
     """DiT flow estimator (cosyvoice/flow/DiT/dit.py)."""
+
+    POSITION_GROUPS: ClassVar[int] = 16  # of the position convolutions; no entry of the YAML
 
     dim: int
     depth: int

@@ -19,15 +19,8 @@ from cosyvoice_cpu.checkpoint.config import (
     SpeechLMConfig,
     VocoderConfig,
 )
-from cosyvoice_cpu.checkpoint.cosyvoice3_tensors import (
-    POSITION_CONV_GROUPS,
-    SKIPPED_KEYS,
-    expected_tensors,
-)
 from cosyvoice_cpu.checkpoint.sections import MAX_LAYERS, Section
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
-
-__all__ = ["MODEL_CLASSES", "SKIPPED_KEYS", "expected_tensors", "read_config"]
 
 MODEL_CLASSES = {
     "llm": "cosyvoice.llm.llm.CosyVoice3LM",
@@ -36,6 +29,25 @@ MODEL_CLASSES = {
 }
 
 SPEAKER_EMBEDDING_DIM = 192  # what campplus.onnx yields
+
+_COUNTERS = {r"epoch|step": "a training snapshot's counters"}
+SKIPPED_KEYS: dict[str, dict[str, str]] = {
+    "speech_lm": {
+        **_COUNTERS,
+        r"llm\.model\.lm_head\.weight": "tied to embed_tokens; its scores are never used",
+        r"llm\.model\.model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq": (
+            "follows from rope_theta"
+        ),
+    },
+    "flow": {
+        **_COUNTERS,
+        r"decoder\.estimator\.rotary_embed\.inv_freq": "10000^(-i/32), follows from dim_head",
+    },
+    "vocoder": {
+        **_COUNTERS,
+        r"discriminator\..+": "serves the GAN training only",
+    },
+}
 
 
 def read_config(yaml_file: Path, tree: dict[str, Any], text_model: Section) -> CheckpointConfig:
@@ -179,8 +191,9 @@ def _estimator(dit: Section, mel: MelConfig) -> EstimatorConfig:
         )
     if config.dim_head % 8:
         raise dit.fail("dim_head", f"is {config.dim_head}; it should be a multiple of 8")
-    if config.dim % POSITION_CONV_GROUPS:
-        raise dit.fail("dim", f"is {config.dim}; it should be a multiple of {POSITION_CONV_GROUPS}")
+    groups = config.POSITION_GROUPS
+    if config.dim % groups:
+        raise dit.fail("dim", f"is {config.dim}; it should be a multiple of {groups}")
     return config
 
 

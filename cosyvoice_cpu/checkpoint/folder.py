@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -62,11 +63,12 @@ class Checkpoint:
         """Where one of `files` is."""
         return self.folder / file
 
-    def tensors(self, part: str) -> dict[str, Tensor]:
+    def tensors(self, part: str, expected: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         """Official key to float32 tensor of `part`: "speech_lm", "flow" or "vocoder".
 
-        Vocoder keys are without `generator.`; weight norm stays in two tensors as stored. float32
-        tensors are views of the file, read when touched; half precision is converted here.
+        `expected` are the keys and shapes that the networks of the part have; keys that no network
+        needs are left out. Vocoder keys are without `generator.`. float32 tensors are views of the
+        file, read when touched; half precision is converted here.
         Raises CheckpointError naming the file and the keys that don't fit, ValueError for an
         unknown part, MissingExtraError without torch.
         """
@@ -80,7 +82,7 @@ class Checkpoint:
         }
         return load_tensors(
             self.path(files[part]),
-            adapter.expected_tensors(self.config)[part],
+            expected,
             adapter.SKIPPED_KEYS[part],
             # cosyvoice/cli/model.py deletes it everywhere, not only in front
             drop="generator." if part == "vocoder" else "",

@@ -6,6 +6,7 @@ import pickle  # for the name of an exception; nothing is unpickled with it
 import re
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ _HINT = "download the file again from the official model folder"
 
 def load_tensors(
     path: Path,
-    expected: dict[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
     skipped: dict[str, str],
     *,
     drop: str = "",
@@ -101,7 +102,9 @@ def _zip_fault(path: Path) -> str:
     return "a TorchScript program, not a state dict" if "constants.pkl" in names else ""
 
 
-def _check_keys(path: Path, tensors: dict[str, Any], expected: dict[str, tuple[int, ...]]) -> None:
+def _check_keys(
+    path: Path, tensors: dict[str, Any], expected: Mapping[str, tuple[int, ...]]
+) -> None:
     from torch import Tensor
 
     old_norm = [key for key in tensors if key.endswith((".weight_g", ".weight_v"))]

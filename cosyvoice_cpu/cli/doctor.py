@@ -18,7 +18,7 @@ def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
 
     Example: cosyvoice-cpu doctor
     """
-    from cosyvoice_cpu.checkpoint.synthetic import FULL
+    from cosyvoice_cpu.checkpoint.sizes import FULL
     from cosyvoice_cpu.cli.messages import note, print_json
     from cosyvoice_cpu.evaluation.bench.peak_throughput import measure_ceilings
     from cosyvoice_cpu.evaluation.bench.predict import RECIPES, predict

@@ -31,10 +31,7 @@ from cosyvoice_cpu.export.speech_lm import build_speech_lm, speech_lm_weights
 from cosyvoice_cpu.export.vocoder import build_vocoder, vocoder_weights
 from cosyvoice_cpu.export.weights import write_weights
 from cosyvoice_cpu.networks.deployed.storage import config_metadata
-from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
-from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
-from cosyvoice_cpu.networks.reference.speech_lm import SpeechLM
-from cosyvoice_cpu.networks.reference.vocoder import Vocoder
+from cosyvoice_cpu.networks.reference.weights import load_networks
 from cosyvoice_cpu.runtime.flow import HALF_STORAGE, graph_file
 from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, ladder_sizes
 
@@ -88,7 +85,7 @@ def write_speech_lm(
 ) -> ComponentDraft:
     """One graph for prefill and decode."""
     config = checkpoint.config
-    network = SpeechLM.from_tensors(config.speech_lm, checkpoint.tensors("speech_lm"))
+    network = load_networks(checkpoint, "speech_lm")["speech_lm"]
     stored = write_weights(
         writer.path_for("speech_lm", WEIGHTS),
         speech_lm_weights(network),
@@ -107,8 +104,9 @@ def write_flow(
     checkpoint: Checkpoint, writer: BundleWriter, settings: ExportSettings, progress: Progress
 ) -> dict[ComponentName, ComponentDraft]:
     """Flow encoder and flow estimator, which share a checkpoint file."""
-    config, tensors = checkpoint.config, checkpoint.tensors("flow")
-    encoder = FlowEncoder.from_tensors(config.flow, tensors)
+    config = checkpoint.config
+    networks = load_networks(checkpoint, "flow")
+    encoder, network = networks["flow_encoder"], networks["flow_estimator"]
     stored = write_weights(
         writer.path_for("flow_encoder", WEIGHTS),
         flow_encoder_weights(encoder),
@@ -121,7 +119,6 @@ def write_flow(
     settings.require("flow_encoder", encoder_errors)
     progress("flow_encoder", 1.0)
 
-    network = FlowEstimator.from_tensors(config.flow.estimator, tensors)
     times = solver_times(checkpoint.generation.solver_steps)
     sizes = settings.sizes(2 * GRID_FRAMES)
     stored = write_weights(
@@ -160,7 +157,7 @@ def write_vocoder(
 ) -> ComponentDraft:
     """f0 predictor, excitation and the generator's ladder."""
     config = checkpoint.config
-    network = Vocoder.from_tensors(config.vocoder, checkpoint.tensors("vocoder"))
+    network = load_networks(checkpoint, "vocoder")["vocoder"]
     stored = write_weights(
         writer.path_for("vocoder", WEIGHTS),
         vocoder_weights(network) | f0_weights(network),

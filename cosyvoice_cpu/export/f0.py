@@ -24,14 +24,14 @@ from cosyvoice_cpu.networks.reference.vocoder import Vocoder
 
 def f0_weights(network: Vocoder) -> dict[str, Weight]:
     """Stored weights of predictor (float64, convolutions as [kernel * in, out]) and excitation."""
-    predictor, merge = network.f0_predictor, network.excitation.merge
+    predictor, merge = network.f0_predictor, network.m_source.l_linear
     weights = {
         "f0.classifier.weight": tensor_weight(predictor.classifier.weight.T),
         "f0.classifier.bias": tensor_weight(predictor.classifier.bias),
         "source.weight": tensor_weight(merge.weight.T),
         "source.bias": tensor_weight(merge.bias),
     }
-    for i, conv in enumerate(cast("Sequence[nn.Conv1d]", predictor.convs)):
+    for i, conv in enumerate(cast("Sequence[nn.Conv1d]", predictor.condnet[::2])):
         weights[f"f0.{i}.weight"] = tensor_weight(_as_product(conv.weight))
         weights[f"f0.{i}.bias"] = tensor_weight(conv.bias)
     return weights

@@ -18,13 +18,13 @@ _MIN_NORM = 1e-12
 
 def flow_encoder_weights(network: FlowEncoder) -> dict[str, Weight]:
     """The stored weights."""
-    lookahead, speaker = network.lookahead, network.speaker_projection
+    lookahead, speaker = network.pre_lookahead_layer, network.spk_embed_affine_layer
     return {
-        "token_embedding": tensor_weight(network.token_embedding.weight),
-        "ahead.weight": tensor_weight(lookahead.ahead.weight),
-        "ahead.bias": tensor_weight(lookahead.ahead.bias),
-        "back.weight": tensor_weight(lookahead.back.weight),
-        "back.bias": tensor_weight(lookahead.back.bias),
+        "token_embedding": tensor_weight(network.input_embedding.weight),
+        "ahead.weight": tensor_weight(lookahead.conv1.weight),
+        "ahead.bias": tensor_weight(lookahead.conv1.bias),
+        "back.weight": tensor_weight(lookahead.conv2.weight),
+        "back.bias": tensor_weight(lookahead.conv2.bias),
         "speaker.weight": tensor_weight(speaker.weight.T),
         "speaker.bias": tensor_weight(speaker.bias),
     }

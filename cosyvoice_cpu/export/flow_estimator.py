@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.checkpoint.config import EstimatorConfig
 from cosyvoice_cpu.export.graph import MICROSOFT, Dim, GraphBuilder
 from cosyvoice_cpu.export.weights import StoredWeight, Weight, joined_weight, tensor_weight
-from cosyvoice_cpu.networks.reference.flow_estimator import Block, FlowEstimator, rotary_table
+from cosyvoice_cpu.networks.reference.flow_estimator import Block, FlowEstimator
 
 GUIDANCE_BATCH = 2  # row 0 conditioned, row 1 not
 _NORM_EPS = 1e-6
@@ -37,38 +37,39 @@ def flow_estimator_weights(
     network: FlowEstimator, times: NDArray[np.float32], max_frames: int
 ) -> dict[str, Weight]:
     """The stored weights for the solver's `times` [steps] and positions up to `max_frames`."""
-    embedding = network.input_embedding
+    embedding = network.input_embed
     weights = {
         "modulation": Weight.of(modulation_table(network, times)),
-        "input.weight": tensor_weight(embedding.project.weight.T),
-        "input.bias": tensor_weight(embedding.project.bias),
-        "final.weight": tensor_weight(network.final_projection.weight.T),
-        "final.bias": tensor_weight(network.final_projection.bias),
+        "input.weight": tensor_weight(embedding.proj.weight.T),
+        "input.bias": tensor_weight(embedding.proj.bias),
+        "final.weight": tensor_weight(network.proj_out.weight.T),
+        "final.bias": tensor_weight(network.proj_out.bias),
     }
-    for name, conv in (("conv1", embedding.conv1), ("conv2", embedding.conv2)):
-        weights[f"position.{name}.weight"] = tensor_weight(conv.weight)
-        weights[f"position.{name}.bias"] = tensor_weight(conv.bias)
+    position = embedding.conv_pos_embed
+    for name, conv in (("conv1", position.conv1[0]), ("conv2", position.conv2[0])):
+        weights[f"position.{name}.weight"] = tensor_weight(conv.get_parameter("weight"))
+        weights[f"position.{name}.bias"] = tensor_weight(conv.get_parameter("bias"))
     for i, block in enumerate(_blocks(network)):
-        attention = block.attention
-        projections = [attention.query, attention.key, attention.value]
+        attention = block.attn
+        projections = [attention.to_q, attention.to_k, attention.to_v]
         weights |= {
             f"blocks.{i}.qkv.weight": joined_weight([p.weight.T for p in projections], axis=1),
             f"blocks.{i}.qkv.bias": joined_weight([p.bias for p in projections], axis=0),
         }
         for name, linear in (
-            ("out", attention.out),
-            ("expand", block.expand),
-            ("contract", block.contract),
+            ("out", attention.to_out[0]),
+            ("expand", block.ff.ff.get_submodule("0.0")),
+            ("contract", block.ff.ff[2]),
         ):
-            weights[f"blocks.{i}.{name}.weight"] = tensor_weight(linear.weight.T)
-            weights[f"blocks.{i}.{name}.bias"] = tensor_weight(linear.bias)
-    cos, sin = rotary_table(network.config.dim_head, max_frames, torch.device("cpu"))
+            weights[f"blocks.{i}.{name}.weight"] = tensor_weight(linear.get_parameter("weight").T)
+            weights[f"blocks.{i}.{name}.bias"] = tensor_weight(linear.get_parameter("bias"))
+    cos, sin = network.rotary_embed(max_frames)
     weights["rotary.cos"], weights["rotary.sin"] = tensor_weight(cos), tensor_weight(sin)
     return weights
 
 
 def _blocks(network: FlowEstimator) -> Sequence[Block]:
-    return cast("Sequence[Block]", network.blocks)
+    return cast("Sequence[Block]", network.transformer_blocks)
 
 
 @torch.inference_mode()
@@ -78,12 +79,14 @@ def modulation_table(network: FlowEstimator, times: NDArray[np.float32]) -> NDAr
     Per block: shift, scale, gate of the attention, shift, scale, gate of the feed-forward; at the
     end scale and shift of the last norm.
     """
-    time = F.silu(network.time_embedding(torch.tensor(times)))  # [steps, dim]
+    time = F.silu(network.time_embed(torch.tensor(times)))  # [steps, dim]
     dim = network.config.dim
-    rows = [block.modulation(time).unflatten(1, (_MODULATIONS, dim)) for block in _blocks(network)]
+    rows = [
+        block.attn_norm.linear(time).unflatten(1, (_MODULATIONS, dim)) for block in _blocks(network)
+    ]
     for block_rows in rows:
         block_rows[:, [1, 4]] += 1
-    final = network.final_modulation(time).unflatten(1, (2, dim))
+    final = network.norm_out.linear(time).unflatten(1, (2, dim))
     final[:, 0] += 1
     table: NDArray[np.float32] = torch.cat([*rows, final], dim=1).numpy()
     return table

@@ -224,7 +224,7 @@ def vocoder_errors(
         mel = (rng.standard_normal((vocoder.in_channels, frames)) * 2 - 6).astype(np.float32)
         noise = rng.random((frames * samples, vocoder.nb_harmonics + 1), dtype=np.float32)
         f0 = network.f0_predictor(torch.from_numpy(mel)[None]).float()
-        source = network.excitation(f0, torch.from_numpy(noise))
+        source = network.m_source(f0, torch.from_numpy(noise))
         want = network(torch.from_numpy(mel)[None], source)[0].numpy()
         note("f0", f0_session.run(["f0"], {"mel": np.pad(mel, ((0, 0), (0, 3)))})[0], f0[0].numpy())
         got = source_session.run(["source"], {"f0": f0[0].numpy(), "noise": noise})[0]

@@ -33,12 +33,12 @@ def speech_lm_weights(network: SpeechLM) -> dict[str, Weight]:
     `text_embedding` and `speech_embedding` are read by the run time, not by the graph.
     """
     weights = {
-        "text_embedding": tensor_weight(network.text_embedding.weight),
+        "text_embedding": tensor_weight(network.qwen2.embed_tokens.weight),
         "speech_embedding": tensor_weight(network.speech_embedding.weight),
-        "norm.weight": tensor_weight(network.norm.weight),
-        "head.weight": tensor_weight(network.head.weight.T),
+        "norm.weight": tensor_weight(network.qwen2.norm.weight),
+        "head.weight": tensor_weight(network.llm_decoder.weight.T),
     }
-    for i, layer in enumerate(cast("Sequence[DecoderLayer]", network.layers)):
+    for i, layer in enumerate(cast("Sequence[DecoderLayer]", network.qwen2.layers)):
         name, attention, mlp = f"layers.{i}", layer.self_attn, layer.mlp
         projections = [attention.q_proj, attention.k_proj, attention.v_proj]
         weights |= {

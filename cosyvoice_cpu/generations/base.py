@@ -35,6 +35,7 @@ class Generation:
     speech_lm_files: dict[str, str]  # choice of --speech-lm to file name
     flow_file: str
     vocoder_file: str
+    tied_keys: dict[str, str]  # tensors that are in the file twice, to the one that is read
     text_folder: str  # official folder of the text model's configuration and vocabulary
     speaker_encoder_file: str
     speech_tokenizer_file: str

@@ -41,6 +41,7 @@ COSYVOICE3 = Generation(
     speech_lm_files={"base": "llm.pt", "rl": "llm.rl.pt"},
     flow_file="flow.pt",
     vocoder_file="hift.pt",
+    tied_keys={"llm.model.lm_head.weight": "llm.model.model.embed_tokens.weight"},
     text_folder="CosyVoice-BlankEN",
     speaker_encoder_file="campplus.onnx",
     speech_tokenizer_file="speech_tokenizer_v3.onnx",

@@ -27,6 +27,7 @@ from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder, prompt_co
 from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
 from cosyvoice_cpu.networks.reference.speech_lm import KVCache, SpeechLM
 from cosyvoice_cpu.networks.reference.vocoder import Vocoder
+from cosyvoice_cpu.networks.reference.weights import load_networks
 from cosyvoice_cpu.stage_api import FlowCondition, SpeechLMSession
 
 
@@ -68,14 +69,12 @@ class ReferenceStages(ComposedStages):
         """
         torch.set_num_threads(threads)
         checkpoint = open_checkpoint(folder, speech_lm=speech_lm, front_end=False)
-        config, flow = checkpoint.config, checkpoint.tensors("flow")
         return cls(
-            config,
+            checkpoint.config,
             checkpoint.generation,
-            speech_lm=SpeechLM.from_tensors(config.speech_lm, checkpoint.tensors("speech_lm")),
-            flow_encoder=FlowEncoder.from_tensors(config.flow, flow),
-            flow_estimator=FlowEstimator.from_tensors(config.flow.estimator, flow),
-            vocoder=Vocoder.from_tensors(config.vocoder, checkpoint.tensors("vocoder")),
+            **load_networks(checkpoint, "speech_lm"),
+            **load_networks(checkpoint, "flow"),
+            **load_networks(checkpoint, "vocoder"),
         )
 
     # Speech LM
@@ -125,11 +124,11 @@ class ReferenceStages(ComposedStages):
         finalize: bool = True,
         streaming: bool = False,
     ) -> FlowCondition:
-        """`streaming` is unused: this encoder has no attention to mask.
+        """`streaming` is unused: this encoder has no attention to mask. Negative ids count as 0.
 
         Raises: SynthesisError if no frame follows the prompt's, or an id is out of range.
         """
-        ids = [*prompt_tokens, *tokens]
+        ids = [max(token, 0) for token in (*prompt_tokens, *tokens)]  # as the original
         _refuse_ids(ids, self.config.flow.vocab_size, "speech", SynthesisError)
         used = len(ids) - (0 if finalize else self.config.flow.pre_lookahead_len)
         frames = used * self.config.flow.token_mel_ratio
@@ -171,7 +170,7 @@ class ReferenceStages(ComposedStages):
     @torch.inference_mode()
     def f0_to_source(self, f0: Floats) -> Floats:
         """Raises: SynthesisError beyond the 300 s of the fixed noise."""
-        return _array(self.vocoder.excitation(_tensor(f0)[None], self._noise(len(f0)))[0])
+        return _array(self.vocoder.m_source(_tensor(f0)[None], self._noise(len(f0)))[0])
 
     @torch.inference_mode()
     def mel_to_waveform(
@@ -255,9 +254,9 @@ def _array(tensor: Tensor) -> Floats:
 def _refuse_ids(
     ids: Sequence[int], rows: int, kind: str, error: type[TextError] | type[SynthesisError]
 ) -> None:
-    unknown = [token for token in ids if token >= rows]
-    if unknown:
+    outside = [token for token in ids if not 0 <= token < rows]
+    if outside:
         raise error(
-            f"{kind} id {unknown[0]} is outside the model's {rows}",
+            f"{kind} id {outside[0]} is outside the model's {rows}",
             "were these ids made for another model?",
         )

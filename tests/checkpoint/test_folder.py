@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from cosyvoice_cpu.checkpoint.folder import open_checkpoint
-from cosyvoice_cpu.checkpoint.synthetic import TINY, make_synthetic_checkpoint
+from cosyvoice_cpu.checkpoint.sizes import TINY
 from cosyvoice_cpu.errors import CheckpointError, UsageError
+from cosyvoice_cpu.networks.reference.weights import empty_networks, expected_tensors
+from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
 
 PARTS = ("speech_lm", "flow", "vocoder")
 
@@ -33,22 +35,28 @@ def refusal(folder, **options):
     return caught.value
 
 
+def tensors(checkpoint, part):
+    """What the reference networks read of a part."""
+    networks = empty_networks(checkpoint.config, checkpoint.generation, part)
+    return checkpoint.tensors(part, expected_tensors(networks))
+
+
 def test_an_official_folder_gives_configuration_and_tensors(made):
     checkpoint = open_checkpoint(made)
     assert checkpoint.folder == made
     assert checkpoint.generation.name == "cosyvoice3"
     assert checkpoint.config == TINY
     assert checkpoint.has_front_end
-    sizes = {part: len(checkpoint.tensors(part)) for part in PARTS}
+    sizes = {part: len(tensors(checkpoint, part)) for part in PARTS}
     assert sizes == {"speech_lm": 28, "flow": 49, "vocoder": 328}
     with pytest.raises(ValueError, match="unknown part 'llm'"):
-        checkpoint.tensors("llm")
+        checkpoint.tensors("llm", {})
 
 
 def test_opening_a_folder_imports_no_torch(made):
     program = (
         "import sys; from pathlib import Path\n"
-        "import cosyvoice_cpu.checkpoint.synthetic\n"
+        "import cosyvoice_cpu.networks.synthetic_checkpoint\n"
         "from cosyvoice_cpu.checkpoint.folder import open_checkpoint\n"
         f"open_checkpoint(Path({str(made)!r}))\n"
         "assert not {'torch', 'onnx'} & set(sys.modules)"
@@ -101,7 +109,7 @@ def test_files_that_are_not_what_their_name_says_are_recognized(folder):
 def test_a_link_to_a_file_is_as_good_as_the_file(folder, tmp_path):
     (folder / "llm.pt").rename(tmp_path / "blob")
     (folder / "llm.pt").symlink_to(tmp_path / "blob")  # as the Hugging Face cache keeps them
-    assert len(open_checkpoint(folder).tensors("speech_lm")) == 28
+    assert len(tensors(open_checkpoint(folder), "speech_lm")) == 28
     (tmp_path / "blob").unlink()
     assert "missing: llm.pt" in refusal(folder).what
 
@@ -137,7 +145,7 @@ def test_the_reinforced_language_model_is_chosen_by_name(folder):
     (folder / "llm.pt").rename(folder / "llm.rl.pt")
     checkpoint = open_checkpoint(folder, speech_lm="rl")
     assert "llm.rl.pt" in checkpoint.files
-    assert len(checkpoint.tensors("speech_lm")) == 28
+    assert len(tensors(checkpoint, "speech_lm")) == 28
     with pytest.raises(UsageError, match="no speech LM 'large'"):
         open_checkpoint(folder, speech_lm="large")
 
@@ -156,14 +164,14 @@ def test_training_snapshots_are_read(folder):
     trained = {f"generator.{key}": value for key, value in state.items()}
     torch.save(trained | {"discriminator.mpd.weight": torch.ones(2)}, folder / "hift.pt")
     checkpoint = open_checkpoint(folder)
-    assert [len(checkpoint.tensors(part)) for part in PARTS] == [28, 49, 328]
+    assert [len(tensors(checkpoint, part)) for part in PARTS] == [28, 49, 328]
 
 
 def test_weights_of_another_size_are_refused_with_the_keys(folder):
     yaml_file = folder / "cosyvoice3.yaml"
     yaml_file.write_text(yaml_file.read_text().replace("depth: 2", "depth: 3"))
     with pytest.raises(CheckpointError, match=r"missing decoder\.estimator\.transformer_blocks\.2"):
-        open_checkpoint(folder).tensors("flow")
+        tensors(open_checkpoint(folder), "flow")
 
 
 def test_digests_are_those_of_the_files(made):

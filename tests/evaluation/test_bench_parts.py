@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosyvoice_cpu.checkpoint.synthetic import FULL, TINY
+from cosyvoice_cpu.checkpoint.sizes import FULL, TINY
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec
 from cosyvoice_cpu.evaluation.bench.flops import (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cosyvoice_cpu.checkpoint.synthetic import TINY
+from cosyvoice_cpu.checkpoint.sizes import TINY
 from cosyvoice_cpu.cli import app
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec, bundle_specs
 from cosyvoice_cpu.evaluation.bench.inputs import Materials

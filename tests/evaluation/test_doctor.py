@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosyvoice_cpu.checkpoint.synthetic import FULL
+from cosyvoice_cpu.checkpoint.sizes import FULL
 from cosyvoice_cpu.evaluation.bench.peak_throughput import Ceilings
 from cosyvoice_cpu.evaluation.bench.predict import RECIPES, predict
 from cosyvoice_cpu.evaluation.bench.workload import Workload

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from support.networks_golden import ARRAYS, CHECKPOINT, FLOW_PROMPT, ids, relative_error
+from support.networks_golden import stages as reference
 
 from cosyvoice_cpu.decoding.noise import flow_noise
+from cosyvoice_cpu.errors import SynthesisError, TextError
 from cosyvoice_cpu.export.exporter import export_checkpoint
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.stages import load_bundle
@@ -27,6 +29,19 @@ def stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     bundle = tmp_path_factory.mktemp("golden") / "bundle"
     export_checkpoint(CHECKPOINT, bundle, shapes=request.param, max_seconds=6, front_end=False)
     return load_bundle(bundle)
+
+
+@pytest.mark.parametrize("of_reference", [True, False])
+def test_negative_flow_tokens_count_as_zero_and_other_negative_ids_are_named(
+    stages: Stages, of_reference: bool
+) -> None:
+    engine = reference() if of_reference else stages
+    clamped = engine.flow_condition([-1, 7, -300], **FLOW_PROMPT)["mu"]
+    assert np.array_equal(clamped, engine.flow_condition([0, 7, 0], **FLOW_PROMPT)["mu"])
+    with pytest.raises(TextError, match="text id -1 is outside the model's 1024"):
+        engine.speech_lm_logits([5, -1], [])
+    with pytest.raises(SynthesisError, match="speech id -2 is outside the model's 700"):
+        engine.speech_lm_logits([5], [], prompt_speech_ids=[3, -2])
 
 
 @pytest.mark.parametrize("case", LM_PROMPTS)

@@ -108,7 +108,7 @@ def test_f0_and_source_are_the_references() -> None:
     assert error(network(mel), opened[0]) <= 1e-6
     f0, noise = want[0] * 100, torch.rand(40 * reference.config.samples_per_frame, 9)
     got = vocoder.graph("excitation")(f0, noise)
-    assert error(got, reference.excitation(f0[None], noise)[0]) <= TOLERANCE
+    assert error(got, reference.m_source(f0[None], noise)[0]) <= TOLERANCE
 
 
 @torch.no_grad()

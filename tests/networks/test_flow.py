@@ -13,8 +13,8 @@ from cosyvoice_cpu.errors import SynthesisError
 from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.reference.flow_estimator import (
     FlowEstimator,
+    RotaryEmbedding,
     attention_mask,
-    rotary_table,
     rotate_first_head,
 )
 
@@ -112,7 +112,7 @@ def test_with_the_chunk_mask_complete_chunks_ignore_what_follows(estimator: Flow
 
 def test_only_the_first_head_is_rotated() -> None:
     x = torch.randn(1, 5, 4 * 8)
-    turned = rotate_first_head(x, rotary_table(8, 5, x.device))
+    turned = rotate_first_head(x, RotaryEmbedding(8)(5))
     assert torch.equal(turned[..., 8:], x[..., 8:])
     assert torch.equal(turned[:, 0], x[:, 0])  # position 0
     assert not torch.allclose(turned[:, 1:, :8], x[:, 1:, :8])

@@ -80,14 +80,14 @@ def test_velocity_on_frames_is_the_originals(streaming: bool) -> None:
 
 def test_the_time_embedding_is_the_originals() -> None:
     with torch.inference_mode():
-        got = stages().flow_estimator.time_embedding(torch.tensor(ARRAYS["est_t"]))
+        got = stages().flow_estimator.time_embed(torch.tensor(ARRAYS["est_t"]))
     assert relative_error(got.numpy(), ARRAYS["est_time_embed"]) <= TENSOR
 
 
 def test_the_input_embedding_is_the_originals_on_padding_too() -> None:
     x, _, mu, _, speaker, cond = map(torch.tensor, ESTIMATOR_INPUTS)
     with torch.inference_mode():
-        got = stages().flow_estimator.input_embedding(x, cond, mu, speaker)
+        got = stages().flow_estimator.input_embed(x, cond, mu, speaker)
     assert relative_error(got[1, -60:].numpy(), ARRAYS["est_input_embed_b1_tail"]) <= TENSOR
 
 
@@ -109,7 +109,7 @@ def test_f0_is_the_originals_to_the_last_float32_digit(finalize: bool) -> None:
 
 
 def test_harmonics_and_voicing_are_the_originals() -> None:
-    excitation = stages().vocoder.excitation
+    excitation = stages().vocoder.m_source
     f0 = torch.tensor(ARRAYS["voc_f0_final_f64"]).float()
     with torch.inference_mode():
         sines, voiced = excitation.sines(f0), excitation.voiced(f0)

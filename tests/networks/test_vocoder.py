@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.networks_golden import ARRAYS, relative_error, stages
+from support.networks_golden import ARRAYS, CHECKPOINT, relative_error, stages
 
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
+from cosyvoice_cpu.checkpoint.folder import open_checkpoint
 from cosyvoice_cpu.errors import SynthesisError
 from cosyvoice_cpu.networks.reference.excitation import Excitation
 from cosyvoice_cpu.networks.reference.vocoder import Vocoder
-from cosyvoice_cpu.networks.reference.weight_norm import fold_weight_norm, unfold_weight_norm
+from cosyvoice_cpu.networks.reference.weights import load_networks
 
 MEL = ARRAYS["voc_mel"][0]  # [80, 36]
 DILATIONS = ((1, 3, 5),) * 3
@@ -66,7 +67,7 @@ def test_a_source_of_another_length_is_refused() -> None:
 
 
 def test_the_loaded_f0_predictor_is_float64_and_runs_in_float32_too() -> None:
-    vocoder = Vocoder.from_tensors(stages().config.vocoder, stages().vocoder.to_official())
+    vocoder = load_networks(open_checkpoint(CHECKPOINT, front_end=False), "vocoder")["vocoder"]
     assert {p.dtype for p in vocoder.f0_predictor.parameters()} == {torch.float64}
     with torch.inference_mode():
         single = vocoder.f0_predictor.float()(torch.tensor(MEL)[None])
@@ -81,7 +82,7 @@ def test_the_excitation_is_a_staircase_plus_noise() -> None:
     assert source.shape == (1, 1, 4 * 480)
     steps = source.view(4, 480)
     assert torch.equal(steps, steps[:, :1].expand(4, 480))
-    silent = torch.tanh(excitation.merge.bias)
+    silent = torch.tanh(excitation.l_linear.bias)
     assert torch.equal(steps[[0, 3], 0], silent.expand(2))  # below the voicing threshold
     noisy = excitation(f0, torch.rand(4 * 480, 9)).view(4, 480)
     assert (noisy.std(dim=1)[[0, 3]] > noisy.std(dim=1)[[1, 2]]).all()
@@ -99,8 +100,8 @@ def test_the_phase_is_summed_in_double_precision(track: list[float]) -> None:
 def test_every_parameter_of_the_vocoder_gets_a_gradient() -> None:
     torch.manual_seed(1)
     vocoder, mel = Vocoder(CONFIG), torch.randn(2, 80, 12)
-    f0 = vocoder.f0_predictor(mel) + 100
-    source = vocoder.excitation(f0, torch.rand(2, 12 * 480, 9))
+    f0 = vocoder.f0_predictor(mel).float() + 100
+    source = vocoder.m_source(f0, torch.rand(2, 12 * 480, 9))
     waveform = vocoder(mel, source)
     assert waveform.shape == (2, 12 * 480)
     waveform.square().sum().backward()
@@ -114,23 +115,15 @@ def test_an_open_batch_has_five_frames_fewer_than_its_source() -> None:
     assert waveform.shape == (2, 4 * 480)
 
 
-def test_folding_weight_norm_gives_each_channel_the_norm_g() -> None:
-    g, v = torch.rand(5, 1, 1) + 0.1, torch.randn(5, 3, 4)
-    stored = {
-        "up.parametrizations.weight.original0": g,
-        "up.parametrizations.weight.original1": v,
-        "up.bias": torch.zeros(5),
-    }
-    folded = fold_weight_norm(stored, lambda name: torch.float64)
-    assert folded.keys() == {"up.weight", "up.bias"}
-    assert folded["up.weight"].dtype == torch.float64
-    torch.testing.assert_close(folded["up.weight"].norm(dim=(1, 2)).float(), g.flatten())
-
-
-def test_unfolding_weight_norm_gives_back_the_weights() -> None:
-    plain = {"up.weight": torch.randn(5, 3, 4), "down.weight": torch.randn(2, 3, 1)}
-    stored = unfold_weight_norm(plain, lambda name: name == "up.weight")
-    again = fold_weight_norm(stored, lambda name: torch.float32)
-    assert again.keys() == plain.keys()
-    for name, tensor in plain.items():
-        torch.testing.assert_close(again[name], tensor)
+def test_a_channels_weight_has_the_norm_g_in_the_precision_of_the_network() -> None:
+    torch.manual_seed(1)
+    predictor = Vocoder(CONFIG).f0_predictor
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.float64, 1e-14)):
+        conv = predictor.to(dtype).condnet[0]
+        stored = conv.get_submodule("parametrizations.weight")
+        g = torch.rand(16, 1, 1, dtype=torch.float64) + 0.1
+        with torch.no_grad():
+            stored.original0.copy_(g)
+            norm = conv.weight.double().norm(dim=(1, 2))
+        expected = stored.original0.double().flatten()
+        torch.testing.assert_close(norm, expected, rtol=tolerance, atol=0)

@@ -23,11 +23,11 @@ from support.quantization_examples import (
 
 from cosyvoice_cpu.bundle.manifest import QualityResult
 from cosyvoice_cpu.bundle.reader import open_bundle
-from cosyvoice_cpu.checkpoint.synthetic import make_synthetic_checkpoint
 from cosyvoice_cpu.errors import BundleError, CosyVoiceError, UsageError
 from cosyvoice_cpu.evaluation.parity.verify_graphs import graph_problems
 from cosyvoice_cpu.export.exporter import export_checkpoint
 from cosyvoice_cpu.frontend.speakers import Speaker
+from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
 from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
 from cosyvoice_cpu.quantization.gate import gate
 from cosyvoice_cpu.quantization.recipe import load_recipe, recipe_names

@@ -22,8 +22,8 @@ SPEECH_LIKE = np.random.default_rng(0).normal(0, 0.1, 24000 * 3).astype(np.float
 def export(folder: Path, **options) -> Path:
     pytest.importorskip("torch")
     pytest.importorskip("onnx")
-    from cosyvoice_cpu.checkpoint.synthetic import make_synthetic_checkpoint
     from cosyvoice_cpu.export.exporter import export_checkpoint
+    from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
 
     make_synthetic_checkpoint(folder / "checkpoint", size="tiny")
     export_checkpoint(folder / "checkpoint", folder / "bundle", max_seconds=20.0, **options)

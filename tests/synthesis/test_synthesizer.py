@@ -35,7 +35,7 @@ class Recording:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     pytest.importorskip("torch")
-    from cosyvoice_cpu.checkpoint.synthetic import make_synthetic_checkpoint
+    from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
 
     folder = tmp_path_factory.mktemp("synthesizer") / "checkpoint"
     return make_synthetic_checkpoint(folder, size="tiny")

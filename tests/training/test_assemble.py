@@ -19,6 +19,7 @@ from training.speaker_encoder import SpeakerEncoder, save_speaker_encoder
 from training.speech_tokenizer import CODES, SpeechTokenizer
 from training.spelling import MERGES, Spelling, write_tokenizer
 from training.token_ids import IdTable
+from training.weight_norm import without_weight_norm
 
 
 def _merges():
@@ -37,8 +38,8 @@ def state(tmp_path_factory):
     networks = {
         "speech_lm": SpeechLM(speech_lm_config(Spelling(state / "text").rows)),
         "flow": Flow(),
-        "vocoder": Vocoder(VOCODER),
-        "f0": F0Predictor(VOCODER),
+        "vocoder": without_weight_norm(Vocoder(VOCODER)),
+        "f0": without_weight_norm(F0Predictor(VOCODER)),
         "speech_tokenizer": SpeechTokenizer(),
     }
     for name, network in networks.items():

@@ -33,7 +33,7 @@ def lm(spelling):
     torch.manual_seed(0)
     network = SpeechLM(speech_lm_config(spelling.rows)).eval()
     with torch.no_grad():
-        network.head.weight.normal_(0, 0.2)
+        network.llm_decoder.weight.normal_(0, 0.2)
     return network
 
 

@@ -57,7 +57,7 @@ def test_the_guide_scores_the_very_attention_of_the_network(network):
     allowed = torch.rand(len(HEADS), 2, length, length) < 0.5
     allowed &= torch.ones(length, length, dtype=torch.bool).tril()
     inputs = {}
-    layers = [network.layers[index].self_attn for index in LAYERS]
+    layers = [network.qwen2.layers[index].self_attn for index in LAYERS]
     for layer in layers:
         layer.register_forward_pre_hook(lambda layer, given: inputs.update({layer: given[0]}))
     guide = AttentionGuide(network)
@@ -84,4 +84,4 @@ def test_watching_leaves_no_hook_behind(network):
     guide = AttentionGuide(network)
     with pytest.raises(ZeroDivisionError), guide.watching():
         raise ZeroDivisionError
-    assert not any(layer.self_attn._forward_pre_hooks for layer in network.layers)
+    assert not any(layer.self_attn._forward_pre_hooks for layer in network.qwen2.layers)

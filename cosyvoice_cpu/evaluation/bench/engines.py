@@ -127,5 +127,9 @@ def _compile(stages: Any) -> None:
         ) from error
     torch._dynamo.config.cache_size_limit = 64
     vocoder = stages.vocoder
-    for module in (*stages.flow_estimator.blocks, *vocoder.resblocks, *vocoder.source_resblocks):
+    for module in (
+        *stages.flow_estimator.transformer_blocks,
+        *vocoder.resblocks,
+        *vocoder.source_resblocks,
+    ):
         module.compile(dynamic=False)

@@ -60,7 +60,7 @@ class Materials:
                 f"there is no synthetic checkpoint {generation!r}",
                 f"known: {', '.join(SYNTHETIC_GENERATIONS)}",
             )
-        from cosyvoice_cpu.checkpoint.synthetic import make_synthetic_checkpoint
+        from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
 
         path = self._folder / f"synthetic-{generation}"
         return self._made_once(
@@ -163,7 +163,7 @@ def config_of(checkpoint: Path | None, bundles: Sequence[Path]) -> CheckpointCon
         from cosyvoice_cpu.checkpoint.folder import open_checkpoint
 
         return open_checkpoint(checkpoint, front_end=False).config
-    from cosyvoice_cpu.checkpoint.synthetic import FULL
+    from cosyvoice_cpu.checkpoint.sizes import FULL
     from cosyvoice_cpu.evaluation.bench.roofline import official_size
 
     return FULL if all(official_size(bundle, FULL) for bundle in bundles) else None

@@ -51,7 +51,7 @@ class F0Predictor(nn.Module):
     def tensors_of(network: reference.F0Predictor) -> dict[str, Tensor]:
         """Those of the reference, kernels laid out in the order of frames side by side."""
         tensors = layer_tensors("classifier", network.classifier)
-        for i, conv in enumerate(cast("Sequence[nn.Conv1d]", network.convs)):
+        for i, conv in enumerate(cast("Sequence[nn.Conv1d]", network.condnet[::2])):
             layer = layer_tensors(str(i), conv)
             layer[f"{i}.weight"] = layer[f"{i}.weight"].transpose(1, 2).flatten(1)
             tensors |= layer  # [out, in, kernel] became [out, kernel * in]

@@ -61,10 +61,10 @@ class FlowEncoder(nn.Module):
     def from_reference(cls, network: reference.FlowEncoder) -> FlowEncoder:
         """On the tensors of `network`."""
         tensors = {
-            "token_embedding": network.token_embedding.weight.detach(),
-            **layer_tensors("ahead", network.lookahead.ahead),
-            **layer_tensors("back", network.lookahead.back),
-            **layer_tensors("speaker", network.speaker_projection),
+            "token_embedding": network.input_embedding.weight.detach(),
+            **layer_tensors("ahead", network.pre_lookahead_layer.conv1),
+            **layer_tensors("back", network.pre_lookahead_layer.conv2),
+            **layer_tensors("speaker", network.spk_embed_affine_layer),
         }
         own = cls.blank(network.config, tensors)
         own.load_state_dict(tensors, assign=True)

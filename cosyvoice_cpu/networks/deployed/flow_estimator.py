@@ -81,7 +81,7 @@ class FlowEstimator(nn.Module):
                     config.dim,
                     config.dim,
                     reference.POSITION_KERNEL,
-                    groups=reference.POSITION_GROUPS,
+                    groups=config.POSITION_GROUPS,
                 )
                 for name in ("conv1", "conv2")
             }
@@ -144,26 +144,24 @@ class FlowEstimator(nn.Module):
         cls, network: reference.FlowEstimator, times: Floats, positions: int
     ) -> FlowEstimator:
         """For the solver's `times` [steps] and frames up to `positions`."""
-        embedding = network.input_embedding
-        cosine, sine = reference.rotary_table(
-            network.config.dim_head, positions, torch.device("cpu")
-        )
+        embedding = network.input_embed
+        cosine, sine = network.rotary_embed(positions)
         tensors = {
             "modulation": modulation_table(network, times),
             "rotary.cos": cosine,
             "rotary.sin": sine,
-            **layer_tensors("input", embedding.project),
-            **layer_tensors("position.conv1", embedding.conv1),
-            **layer_tensors("position.conv2", embedding.conv2),
-            **layer_tensors("final", network.final_projection),
+            **layer_tensors("input", embedding.proj),
+            **layer_tensors("position.conv1", embedding.conv_pos_embed.conv1[0]),
+            **layer_tensors("position.conv2", embedding.conv_pos_embed.conv2[0]),
+            **layer_tensors("final", network.proj_out),
         }
-        for i, block in enumerate(cast("Sequence[reference.Block]", network.blocks)):
-            attention = block.attention
+        for i, block in enumerate(cast("Sequence[reference.Block]", network.transformer_blocks)):
+            attention = block.attn
             tensors |= {
-                **layer_tensors(f"blocks.{i}.qkv", attention.query, attention.key, attention.value),
-                **layer_tensors(f"blocks.{i}.out", attention.out),
-                **layer_tensors(f"blocks.{i}.expand", block.expand),
-                **layer_tensors(f"blocks.{i}.contract", block.contract),
+                **layer_tensors(f"blocks.{i}.qkv", attention.to_q, attention.to_k, attention.to_v),
+                **layer_tensors(f"blocks.{i}.out", attention.to_out[0]),
+                **layer_tensors(f"blocks.{i}.expand", block.ff.ff.get_submodule("0.0")),
+                **layer_tensors(f"blocks.{i}.contract", block.ff.ff[2]),
             }
         own = cls.blank(network.config, tensors)
         own.load_state_dict(tensors, assign=True)
@@ -177,13 +175,13 @@ def modulation_table(network: reference.FlowEstimator, times: Floats) -> Tensor:
     Per block: shift, scale, gate of the attention, shift, scale, gate of the feed-forward; at the
     end scale and shift of the last norm.
     """
-    time = F.silu(network.time_embedding(torch.tensor(times)))  # [steps, dim]
+    time = F.silu(network.time_embed(torch.tensor(times)))  # [steps, dim]
     dim = network.config.dim
-    blocks = cast("Sequence[reference.Block]", network.blocks)
-    rows = [block.modulation(time).unflatten(1, (MODULATIONS, dim)) for block in blocks]
+    blocks = cast("Sequence[reference.Block]", network.transformer_blocks)
+    rows = [block.attn_norm.linear(time).unflatten(1, (MODULATIONS, dim)) for block in blocks]
     for block_rows in rows:
         block_rows[:, [1, 4]] += 1
-    final = network.final_modulation(time).unflatten(1, (2, dim))
+    final = network.norm_out.linear(time).unflatten(1, (2, dim))
     final[:, 0] += 1
     return torch.cat([*rows, final], dim=1)
 

@@ -148,15 +148,15 @@ class SpeechLM(nn.Module):
         config = network.config
         cosine, sine = reference.rotary_table(config, 0, MAX_POSITIONS, torch.device("cpu"))
         tensors = {
-            "text_embedding": network.text_embedding.weight.detach(),
+            "text_embedding": network.qwen2.embed_tokens.weight.detach(),
             "speech_embedding": network.speech_embedding.weight.detach(),
             # One half of the table is enough: channel i and i + 32 turn by the same angle.
             "rotary.cos": cosine[:, : config.head_dim // 2].contiguous(),
             "rotary.sin": sine[:, : config.head_dim // 2].contiguous(),
-            "norm.weight": network.norm.weight.detach(),
-            **layer_tensors("head", network.head),
+            "norm.weight": network.qwen2.norm.weight.detach(),
+            **layer_tensors("head", network.llm_decoder),
         }
-        for i, layer in enumerate(cast("Sequence[reference.DecoderLayer]", network.layers)):
+        for i, layer in enumerate(cast("Sequence[reference.DecoderLayer]", network.qwen2.layers)):
             name, attention, mlp = f"layers.{i}", layer.self_attn, layer.mlp
             tensors |= {
                 f"{name}.attention_norm.weight": layer.input_layernorm.weight.detach(),

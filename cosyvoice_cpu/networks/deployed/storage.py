@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import msgspec
 import torch
@@ -62,10 +62,12 @@ def _turned(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tens
     return {name: tensor.T if name in linear else tensor for name, tensor in tensors.items()}
 
 
-def layer_tensors(name: str, *layers: nn.Linear | nn.Conv1d) -> dict[str, Tensor]:
-    """Weight and, if there is one, bias of a layer, or of several joined by their outputs."""
-    tensors = {f"{name}.weight": _joined([layer.weight for layer in layers])}
-    biases = [layer.bias for layer in layers if layer.bias is not None]
+def layer_tensors(name: str, *layers: nn.Module) -> dict[str, Tensor]:
+    """Weight and, if there is one, bias of a linear layer or a convolution, or of several joined
+    by their outputs. Weight norm is folded.
+    """
+    tensors = {f"{name}.weight": _joined([cast("Tensor", layer.weight) for layer in layers])}
+    biases = [layer.bias for layer in layers if isinstance(layer.bias, Tensor)]
     return tensors | ({f"{name}.bias": _joined(biases)} if biases else {})
 
 

@@ -161,7 +161,7 @@ class Vocoder(nn.Module):
         f0 = F0Predictor.tensors_of(network.f0_predictor)
         tensors = {
             **{f"f0.{name}": tensor for name, tensor in f0.items()},
-            **layer_tensors("source", network.excitation.merge),
+            **layer_tensors("source", network.m_source.l_linear),
             **layer_tensors("conv_pre", network.conv_pre),
             **layer_tensors("conv_post", network.conv_post),
         }

@@ -23,7 +23,7 @@ class Excitation(nn.Module):
         super().__init__()
         self.config = config
         self.harmonics = config.nb_harmonics + 1
-        self.merge = nn.Linear(self.harmonics, 1)
+        self.l_linear = nn.Linear(self.harmonics, 1)
 
     def forward(self, f0: Tensor, noise: Tensor) -> Tensor:
         """Source [B, 1, T * 480] in -1..1, from f0 [B, T] in Hz (float32).
@@ -36,7 +36,7 @@ class Excitation(nn.Module):
         samples = self.config.samples_per_frame
         signal = sines.repeat_interleave(samples, dim=1)  # [B, T * 480, harmonics]
         signal = signal + loudness.repeat_interleave(samples, dim=1) * noise
-        source: Tensor = torch.tanh(self.merge(signal))
+        source: Tensor = torch.tanh(self.l_linear(signal))
         return source.transpose(1, 2)
 
     def voiced(self, f0: Tensor) -> Tensor:

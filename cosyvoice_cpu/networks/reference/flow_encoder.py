@@ -7,30 +7,17 @@ token repeated for its mel frames. Source: CosyVoice cosyvoice/flow/flow.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosyvoice_cpu.checkpoint.config import FlowConfig
-from cosyvoice_cpu.networks.reference.official_keys import KeyTable, load_official, to_official
 
-FLOW_ENCODER_KEYS = KeyTable(
-    "flow_encoder",
-    (
-        ("token_embedding.", "input_embedding."),
-        ("lookahead.ahead.", "pre_lookahead_layer.conv1."),
-        ("lookahead.back.", "pre_lookahead_layer.conv2."),
-        ("speaker_projection.", "spk_embed_affine_layer."),
-    ),
-)
 LOOKAHEAD_SLOPE = 0.01  # of the leaky ReLU, torch's default
 BACK_KERNEL = 3
-ESTIMATOR_PREFIX = "decoder.estimator."  # the other network in `flow.pt`
 
 
-class PreLookahead(nn.Module):
+class PreLookaheadLayer(nn.Module):
     """A convolution into the future and one into the past, around a residual.
 
     Shapes: x [B, N, C], context [B, tokens ahead, C] -> [B, N, C].
@@ -40,13 +27,13 @@ class PreLookahead(nn.Module):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         width, inner = config.input_size, config.pre_lookahead_channels
-        self.ahead = nn.Conv1d(width, inner, kernel_size=config.pre_lookahead_len + 1)
-        self.back = nn.Conv1d(inner, width, kernel_size=BACK_KERNEL)
+        self.conv1 = nn.Conv1d(width, inner, kernel_size=config.pre_lookahead_len + 1)
+        self.conv2 = nn.Conv1d(inner, width, kernel_size=BACK_KERNEL)
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         h = torch.cat([x, context], dim=1).transpose(1, 2)  # [B, C, N + tokens ahead]
-        h = F.leaky_relu(self.ahead(h), LOOKAHEAD_SLOPE)  # [B, inner, N]
-        h = self.back(F.pad(h, (BACK_KERNEL - 1, 0)))  # [B, C, N]
+        h = F.leaky_relu(self.conv1(h), LOOKAHEAD_SLOPE)  # [B, inner, N]
+        h = self.conv2(F.pad(h, (BACK_KERNEL - 1, 0)))  # [B, C, N]
         out: Tensor = x + h.transpose(1, 2)
         return out
 
@@ -57,9 +44,9 @@ class FlowEncoder(nn.Module):
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.input_size)
-        self.lookahead = PreLookahead(config)
-        self.speaker_projection = nn.Linear(config.spk_embed_dim, config.output_size)
+        self.input_embedding = nn.Embedding(config.vocab_size, config.input_size)
+        self.pre_lookahead_layer = PreLookaheadLayer(config)
+        self.spk_embed_affine_layer = nn.Linear(config.spk_embed_dim, config.output_size)
 
     def forward(
         self, tokens: Tensor, *, finalize: bool = True, mask: Tensor | None = None
@@ -70,7 +57,7 @@ class FlowEncoder(nn.Module):
         frames; with it zeros stand for what follows. `mask` [B, N] marks the tokens of a
         right-padded batch (True = token), so that padding acts like those zeros.
         """
-        x = self.token_embedding(tokens.clamp(min=0))  # [B, N, M]
+        x = self.input_embedding(tokens.clamp(min=0))  # [B, N, M]
         if mask is not None:
             x = x * mask.unsqueeze(2).to(x.dtype)
         ahead = self.config.pre_lookahead_len
@@ -78,29 +65,13 @@ class FlowEncoder(nn.Module):
             context = x.new_zeros(x.shape[0], ahead, x.shape[2])
         else:
             x, context = x[:, :-ahead], x[:, -ahead:]
-        h: Tensor = self.lookahead(x, context)
+        h: Tensor = self.pre_lookahead_layer(x, context)
         return h.repeat_interleave(self.config.token_mel_ratio, dim=1).transpose(1, 2)
 
     def speaker(self, embedding: Tensor) -> Tensor:
         """`speaker` [B, M] from speaker embeddings [B, 192] of any length."""
-        out: Tensor = self.speaker_projection(F.normalize(embedding, dim=1))
+        out: Tensor = self.spk_embed_affine_layer(F.normalize(embedding, dim=1))
         return out
-
-    @classmethod
-    def from_tensors(cls, config: FlowConfig, tensors: Mapping[str, Tensor]) -> FlowEncoder:
-        """The encoder of a `flow.pt`, by official names. Raises: CheckpointError.
-
-        The estimator's tensors, which the same file holds, are not looked at.
-        """
-        with torch.device("meta"):
-            network = cls(config)
-        own = {k: v for k, v in tensors.items() if not k.startswith(ESTIMATOR_PREFIX)}
-        load_official(network, FLOW_ENCODER_KEYS, own)
-        return network.eval()
-
-    def to_official(self) -> dict[str, Tensor]:
-        """The tensors as `flow.pt` names them (the encoder's part of that file)."""
-        return to_official(self, FLOW_ENCODER_KEYS)
 
 
 def prompt_condition(prompt_mel: Tensor, frames: int) -> Tensor:

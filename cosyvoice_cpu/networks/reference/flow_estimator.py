@@ -10,42 +10,17 @@ Source: CosyVoice cosyvoice/flow/DiT/dit.py and modules.py, after F5-TTS (arXiv 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosyvoice_cpu.checkpoint.config import EstimatorConfig
-from cosyvoice_cpu.networks.reference.flow_encoder import ESTIMATOR_PREFIX
-from cosyvoice_cpu.networks.reference.official_keys import KeyTable, load_official, to_official
 
 _TIME_FEATURES = 256  # half sine, half cosine
-POSITION_KERNEL, POSITION_GROUPS = 31, 16
+POSITION_KERNEL = 31
 NORM_EPS = 1e-6
 _ROTARY_THETA = 10000.0
-
-FLOW_ESTIMATOR_KEYS = KeyTable(
-    "flow_estimator",
-    (
-        ("time_embedding.expand.", "decoder.estimator.time_embed.time_mlp.0."),
-        ("time_embedding.project.", "decoder.estimator.time_embed.time_mlp.2."),
-        ("input_embedding.project.", "decoder.estimator.input_embed.proj."),
-        ("input_embedding.conv1.", "decoder.estimator.input_embed.conv_pos_embed.conv1.0."),
-        ("input_embedding.conv2.", "decoder.estimator.input_embed.conv_pos_embed.conv2.0."),
-        ("blocks.#.modulation.", "decoder.estimator.transformer_blocks.#.attn_norm.linear."),
-        ("blocks.#.attention.query.", "decoder.estimator.transformer_blocks.#.attn.to_q."),
-        ("blocks.#.attention.key.", "decoder.estimator.transformer_blocks.#.attn.to_k."),
-        ("blocks.#.attention.value.", "decoder.estimator.transformer_blocks.#.attn.to_v."),
-        ("blocks.#.attention.out.", "decoder.estimator.transformer_blocks.#.attn.to_out.0."),
-        ("blocks.#.expand.", "decoder.estimator.transformer_blocks.#.ff.ff.0.0."),
-        ("blocks.#.contract.", "decoder.estimator.transformer_blocks.#.ff.ff.2."),
-        ("final_modulation.", "decoder.estimator.norm_out.linear."),
-        ("final_projection.", "decoder.estimator.proj_out."),
-    ),
-)
-# A buffer in the files, which follows from dim_head.
-_ROTARY_FREQUENCIES = "decoder.estimator.rotary_embed.inv_freq"
 
 
 class TimeEmbedding(nn.Module):
@@ -53,8 +28,9 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(_TIME_FEATURES, dim)
-        self.project = nn.Linear(dim, dim)
+        self.time_mlp = nn.Sequential(
+            nn.Linear(_TIME_FEATURES, dim), nn.SiLU(), nn.Linear(dim, dim)
+        )
 
     def forward(self, t: Tensor) -> Tensor:
         half = _TIME_FEATURES // 2
@@ -62,31 +38,66 @@ class TimeEmbedding(nn.Module):
         frequency = torch.exp(index * -(math.log(10000) / (half - 1)))
         angle = 1000 * t[:, None] * frequency[None, :]  # [B, 128]
         features = torch.cat([angle.sin(), angle.cos()], dim=1)
-        out: Tensor = self.project(F.silu(self.expand(features)))
+        out: Tensor = self.time_mlp(features)
         return out
 
 
-class InputEmbedding(nn.Module):
-    """x, cond, mu [B, 80, T] and speaker [B, 80] -> [B, T, dim], with convolutions for position.
+class CausalConvPositionEmbedding(nn.Module):
+    """Two grouped convolutions over the past, each with a Mish; [B, T, dim] -> [B, T, dim].
 
-    The two grouped convolutions are causal and unmasked: padding frames see what is left of them.
+    They are unmasked: padding frames see what is left of them.
     """
 
     def __init__(self, config: EstimatorConfig) -> None:
         super().__init__()
+        dim, groups = config.dim, config.POSITION_GROUPS
+        self.conv1, self.conv2 = (
+            nn.Sequential(nn.Conv1d(dim, dim, POSITION_KERNEL, groups=groups), nn.Mish())
+            for _ in range(2)
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = h.transpose(1, 2)  # [B, dim, T]
+        for conv in (self.conv1, self.conv2):
+            h = conv(F.pad(h, (POSITION_KERNEL - 1, 0)))
+        return h.transpose(1, 2)
+
+
+class InputEmbedding(nn.Module):
+    """x, cond, mu [B, 80, T] and speaker [B, 80] -> [B, T, dim], with convolutions for position."""
+
+    def __init__(self, config: EstimatorConfig) -> None:
+        super().__init__()
         width = 2 * config.mel_dim + config.mu_dim + config.spk_dim
-        self.project = nn.Linear(width, config.dim)
-        self.conv1 = nn.Conv1d(config.dim, config.dim, POSITION_KERNEL, groups=POSITION_GROUPS)
-        self.conv2 = nn.Conv1d(config.dim, config.dim, POSITION_KERNEL, groups=POSITION_GROUPS)
+        self.proj = nn.Linear(width, config.dim)
+        self.conv_pos_embed = CausalConvPositionEmbedding(config)
 
     def forward(self, x: Tensor, cond: Tensor, mu: Tensor, speaker: Tensor) -> Tensor:
         spread = speaker[:, :, None].expand(-1, -1, x.shape[2])
         joined = torch.cat([x, cond, mu, spread], dim=1).transpose(1, 2)  # [B, T, 320]
-        h: Tensor = self.project(joined)
-        p = h.transpose(1, 2)  # [B, dim, T]
-        for conv in (self.conv1, self.conv2):
-            p = F.mish(conv(F.pad(p, (POSITION_KERNEL - 1, 0))))
-        return h + p.transpose(1, 2)
+        h: Tensor = self.proj(joined)
+        out: Tensor = h + self.conv_pos_embed(h)
+        return out
+
+
+class RotaryEmbedding(nn.Module):
+    """Cosine and sine [T, dim_head / 2] of T frames; position 0 is the first of the prompt.
+
+    `inv_freq` [dim_head / 2], in rad per frame, is in the files, but follows from `dim_head`:
+    it is never read, since a file in half precision would turn late frames by a radian.
+    """
+
+    inv_freq: Tensor
+
+    def __init__(self, dim_head: int) -> None:
+        super().__init__()
+        pair = torch.arange(0, dim_head, 2, dtype=torch.float32, device="cpu")
+        self.register_buffer("inv_freq", 1.0 / _ROTARY_THETA ** (pair / dim_head))
+
+    def forward(self, frames: int) -> tuple[Tensor, Tensor]:
+        position = torch.arange(frames, device=self.inv_freq.device, dtype=torch.float32)
+        angle = position[:, None] * self.inv_freq[None, :]
+        return angle.cos(), angle.sin()
 
 
 class Attention(nn.Module):
@@ -96,23 +107,53 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = config.heads
         width = config.heads * config.dim_head
-        self.query = nn.Linear(config.dim, width)
-        self.key = nn.Linear(config.dim, width)
-        self.value = nn.Linear(config.dim, width)
-        self.out = nn.Linear(width, config.dim)
+        self.to_q = nn.Linear(config.dim, width)
+        self.to_k = nn.Linear(config.dim, width)
+        self.to_v = nn.Linear(config.dim, width)
+        self.to_out = nn.Sequential(nn.Linear(width, config.dim))  # the original adds a dropout
 
     def forward(
         self, x: Tensor, rotary: tuple[Tensor, Tensor], mask: Tensor, allowed: Tensor | None
     ) -> Tensor:
-        q = self._heads(rotate_first_head(self.query(x), rotary))  # [B, heads, T, dim_head]
-        k = self._heads(rotate_first_head(self.key(x), rotary))
-        v = self._heads(self.value(x))
+        q = self._heads(rotate_first_head(self.to_q(x), rotary))  # [B, heads, T, dim_head]
+        k = self._heads(rotate_first_head(self.to_k(x), rotary))
+        v = self._heads(self.to_v(x))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
+        out: Tensor = self.to_out(mixed.transpose(1, 2).flatten(2))
         return out.masked_fill(~mask[:, :, None], 0)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """[B, T, dim] -> [B, T, dim], with the tanh form of GELU between the two products."""
+
+    def __init__(self, config: EstimatorConfig) -> None:
+        super().__init__()
+        inner = config.ff_mult * config.dim
+        self.ff = nn.Sequential(
+            nn.Sequential(nn.Linear(config.dim, inner), nn.GELU(approximate="tanh")),
+            nn.Identity(),  # dropout in the original
+            nn.Linear(inner, config.dim),
+        )
+
+    def forward(self, h: Tensor) -> Tensor:
+        out: Tensor = self.ff(h)
+        return out
+
+
+class Modulation(nn.Module):
+    """Scales, shifts and gates of a norm, `parts` tensors [B, 1, dim], from time [B, dim]."""
+
+    def __init__(self, dim: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.linear = nn.Linear(dim, parts * dim)
+
+    def forward(self, time: Tensor) -> tuple[Tensor, ...]:
+        modulation: Tensor = self.linear(F.silu(time))[:, None, :]
+        return modulation.chunk(self.parts, dim=2)
 
 
 class Block(nn.Module):
@@ -120,10 +161,9 @@ class Block(nn.Module):
 
     def __init__(self, config: EstimatorConfig) -> None:
         super().__init__()
-        self.modulation = nn.Linear(config.dim, 6 * config.dim)
-        self.attention = Attention(config)
-        self.expand = nn.Linear(config.dim, config.ff_mult * config.dim)
-        self.contract = nn.Linear(config.ff_mult * config.dim, config.dim)
+        self.attn_norm = Modulation(config.dim, 6)
+        self.attn = Attention(config)
+        self.ff = FeedForward(config)
 
     def forward(
         self,
@@ -133,12 +173,9 @@ class Block(nn.Module):
         mask: Tensor,
         allowed: Tensor | None,
     ) -> Tensor:
-        modulation = self.modulation(F.silu(time))[:, None, :]  # [B, 1, 6 dim]
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation.chunk(6, dim=2)
-        attended = self.attention(modulate(h, scale_a, shift_a), rotary, mask, allowed)
-        h = h + gate_a * attended
-        inner = F.gelu(self.expand(modulate(h, scale_m, shift_m)), approximate="tanh")
-        out: Tensor = h + gate_m * self.contract(inner)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.attn_norm(time)
+        h = h + gate_a * self.attn(modulate(h, scale_a, shift_a), rotary, mask, allowed)
+        out: Tensor = h + gate_m * self.ff(modulate(h, scale_m, shift_m))
         return out
 
 
@@ -148,11 +185,12 @@ class FlowEstimator(nn.Module):
     def __init__(self, config: EstimatorConfig) -> None:
         super().__init__()
         self.config = config
-        self.time_embedding = TimeEmbedding(config.dim)
-        self.input_embedding = InputEmbedding(config)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.final_modulation = nn.Linear(config.dim, 2 * config.dim)
-        self.final_projection = nn.Linear(config.dim, config.mel_dim)
+        self.time_embed = TimeEmbedding(config.dim)
+        self.input_embed = InputEmbedding(config)
+        self.rotary_embed = RotaryEmbedding(config.dim_head)
+        self.transformer_blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm_out = Modulation(config.dim, 2)
+        self.proj_out = nn.Linear(config.dim, config.mel_dim)
 
     def forward(
         self,
@@ -172,46 +210,14 @@ class FlowEstimator(nn.Module):
         """
         frames = mask[:, 0] > 0  # [B, T]
         allowed = attention_mask(frames, self.config.static_chunk_size if streaming else None)
-        rotary = rotary_table(self.config.dim_head, x.shape[2], x.device)
-        time = self.time_embedding(t)
-        h = self.input_embedding(x, cond, mu, speaker)
-        for block in self.blocks:
+        rotary = self.rotary_embed(x.shape[2])
+        time = self.time_embed(t)
+        h = self.input_embed(x, cond, mu, speaker)
+        for block in self.transformer_blocks:
             h = block(h, time, rotary, frames, allowed)
-        scale, shift = self.final_modulation(F.silu(time))[:, None, :].chunk(2, dim=2)
-        velocity: Tensor = self.final_projection(modulate(h, scale, shift))
+        scale, shift = self.norm_out(time)
+        velocity: Tensor = self.proj_out(modulate(h, scale, shift))
         return velocity.transpose(1, 2)  # [B, 80, T]
-
-    @classmethod
-    def from_tensors(cls, config: EstimatorConfig, tensors: Mapping[str, Tensor]) -> FlowEstimator:
-        """The estimator of a `flow.pt`, by official names. Raises: CheckpointError.
-
-        The encoder's tensors, which the same file holds, are not looked at.
-        """
-        with torch.device("meta"):
-            network = cls(config)
-        own = {k: v for k, v in tensors.items() if k.startswith(ESTIMATOR_PREFIX)}
-        own.pop(_ROTARY_FREQUENCIES, None)
-        load_official(network, FLOW_ESTIMATOR_KEYS, own)
-        return network.eval()
-
-    def to_official(self) -> dict[str, Tensor]:
-        """The tensors as `flow.pt` names them (the estimator's part of that file)."""
-        tensors = to_official(self, FLOW_ESTIMATOR_KEYS)
-        tensors[_ROTARY_FREQUENCIES] = rotary_frequencies(self.config.dim_head)
-        return tensors
-
-
-def rotary_frequencies(dim_head: int, device: torch.device | None = None) -> Tensor:
-    """Angle per frame of each channel pair, [dim_head / 2] in rad."""
-    pair = torch.arange(0, dim_head, 2, device=device, dtype=torch.float32)
-    return 1.0 / _ROTARY_THETA ** (pair / dim_head)
-
-
-def rotary_table(dim_head: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosine and sine [frames, dim_head / 2]; position 0 is the first frame of the prompt."""
-    position = torch.arange(frames, device=device, dtype=torch.float32)
-    angle = position[:, None] * rotary_frequencies(dim_head, device)[None, :]
-    return angle.cos(), angle.sin()
 
 
 def modulate(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -9,28 +9,11 @@ cosyvoice/llm/llm.py (CosyVoice3LM, Qwen2Encoder) and transformers' Qwen2 (arXiv
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosyvoice_cpu.checkpoint.config import SpeechLMConfig
-from cosyvoice_cpu.networks.reference.official_keys import KeyTable, load_official, to_official
-
-SPEECH_LM_KEYS = KeyTable(
-    "speech_lm",
-    (
-        ("text_embedding.", "llm.model.model.embed_tokens."),
-        ("layers.#.", "llm.model.model.layers.#."),
-        ("norm.", "llm.model.model.norm."),
-        ("speech_embedding.", "speech_embedding."),
-        ("head.", "llm_decoder."),
-    ),
-)
-# Qwen2's own head over text: tied to its table, in the files, never read in synthesis.
-_TIED_HEAD = "llm.model.lm_head.weight"
-_TIED_TO = "llm.model.model.embed_tokens.weight"
 
 
 class KVCache:
@@ -138,38 +121,18 @@ class DecoderLayer(nn.Module):
         return out
 
 
-class SpeechLM(nn.Module):
-    """The whole model: tables, decoder, head. H hidden size, V + 200 speech rows.
-
-    Right padding of a batch needs no mask: attention is causal, so no position sees what follows.
-    """
+class Qwen2Model(nn.Module):
+    """The text table and the decoder."""
 
     def __init__(self, config: SpeechLMConfig) -> None:
         super().__init__()
         self.config = config
-        self.text_embedding = nn.Embedding(config.text_vocab_size, config.hidden_size)
-        self.speech_embedding = nn.Embedding(config.speech_table_rows, config.hidden_size)
+        self.embed_tokens = nn.Embedding(config.text_vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.head = nn.Linear(config.hidden_size, config.speech_table_rows, bias=False)
-
-    def embed_prompt(self, text: Tensor, speech: Tensor, *, sos: int, task: int) -> Tensor:
-        """The prefill rows [B, 2 + Lt + Ns, H]: sos, text, task, speech.
-
-        `text` [B, Lt] are the ids of prompt and target joined, `speech` [B, Ns] the prompt's
-        speech tokens; `sos` and `task` are rows of the speech table.
-        """
-        marks = text.new_tensor([[sos], [task]]).expand(2, text.shape[0])  # [2, B]
-        start, turn = self.speech_embedding(marks).unsqueeze(2)  # each [B, 1, H]
-        rows = [start, self.text_embedding(text), turn, self.speech_embedding(speech)]
-        return torch.cat(rows, dim=1)
 
     def forward(self, rows: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Hidden states [B, L, H] after the final norm, from embeddings [B, L, H].
-
-        With a cache the rows continue what it holds, and are added to it (inference only: the
-        buffers are written in place).
-        """
+        """Hidden states [B, L, H] after the final norm, from embeddings [B, L, H]."""
         past = cache.length if cache is not None else 0
         if cache is not None:
             cache.reserve(rows.shape[1])
@@ -181,25 +144,65 @@ class SpeechLM(nn.Module):
         hidden: Tensor = self.norm(rows)
         return hidden
 
+
+class Qwen2ForCausalLM(nn.Module):
+    """The text model without its head over text, which is tied to the table and never used."""
+
+    def __init__(self, config: SpeechLMConfig) -> None:
+        super().__init__()
+        self.model = Qwen2Model(config)
+
+
+class Qwen2Encoder(nn.Module):
+    """What CosyVoice wraps around the text model."""
+
+    def __init__(self, config: SpeechLMConfig) -> None:
+        super().__init__()
+        self.model = Qwen2ForCausalLM(config)
+
+
+class SpeechLM(nn.Module):
+    """The whole model: tables, decoder, head. H hidden size, V + 200 speech rows.
+
+    Right padding of a batch needs no mask: attention is causal, so no position sees what follows.
+    """
+
+    def __init__(self, config: SpeechLMConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.llm = Qwen2Encoder(config)
+        self.llm_decoder = nn.Linear(config.hidden_size, config.speech_table_rows, bias=False)
+        self.speech_embedding = nn.Embedding(config.speech_table_rows, config.hidden_size)
+
+    @property
+    def qwen2(self) -> Qwen2Model:
+        """Text table, layers and final norm, which the official names hold three levels deep."""
+        return self.llm.model.model
+
+    def embed_prompt(self, text: Tensor, speech: Tensor, *, sos: int, task: int) -> Tensor:
+        """The prefill rows [B, 2 + Lt + Ns, H]: sos, text, task, speech.
+
+        `text` [B, Lt] are the ids of prompt and target joined, `speech` [B, Ns] the prompt's
+        speech tokens; `sos` and `task` are rows of the speech table.
+        """
+        marks = text.new_tensor([[sos], [task]]).expand(2, text.shape[0])  # [2, B]
+        start, turn = self.speech_embedding(marks).unsqueeze(2)  # each [B, 1, H]
+        rows = [start, self.qwen2.embed_tokens(text), turn, self.speech_embedding(speech)]
+        return torch.cat(rows, dim=1)
+
+    def forward(self, rows: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Hidden states [B, L, H] after the final norm, from embeddings [B, L, H].
+
+        With a cache the rows continue what it holds, and are added to it (inference only: the
+        buffers are written in place).
+        """
+        hidden: Tensor = self.qwen2(rows, cache)
+        return hidden
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of all speech rows [..., V + 200], before softmax, from `forward`'s states."""
-        out: Tensor = self.head(hidden)
+        out: Tensor = self.llm_decoder(hidden)
         return out
-
-    @classmethod
-    def from_tensors(cls, config: SpeechLMConfig, tensors: Mapping[str, Tensor]) -> SpeechLM:
-        """The network of an `llm.pt`, by official names. Raises: CheckpointError."""
-        with torch.device("meta"):
-            network = cls(config)
-        own = {k: v for k, v in tensors.items() if k != _TIED_HEAD}
-        load_official(network, SPEECH_LM_KEYS, own)
-        return network.eval()
-
-    def to_official(self) -> dict[str, Tensor]:
-        """The tensors as `llm.pt` names them, the tied text head included."""
-        tensors = to_official(self, SPEECH_LM_KEYS)
-        tensors[_TIED_HEAD] = tensors[_TIED_TO]
-        return tensors
 
 
 def rotary_table(

@@ -10,47 +10,21 @@ Source: CosyVoice cosyvoice/hifigan/generator.py, CausalHiFTGenerator (arXiv 230
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from cosyvoice_cpu.checkpoint.config import VocoderConfig
+from cosyvoice_cpu.networks.reference.convolutions import CausalConv, CausalDownsample
 from cosyvoice_cpu.networks.reference.excitation import Excitation
 from cosyvoice_cpu.networks.reference.f0_predictor import F0Predictor
-from cosyvoice_cpu.networks.reference.official_keys import KeyTable, load_official, to_official
-from cosyvoice_cpu.networks.reference.weight_norm import fold_weight_norm, unfold_weight_norm
 
 FINAL_SLOPE = 0.01  # of the leaky ReLU before conv_post: torch's default, not the YAML's 0.1
 MAGNITUDE_LIMIT = 100.0
 SNAKE_EPS = 1e-9
 POST_KERNEL = 7
-
-VOCODER_KEYS = KeyTable(
-    "vocoder",
-    (
-        ("excitation.merge.", "m_source.l_linear."),
-        ("f0_predictor.convs.0.", "f0_predictor.condnet.0."),
-        ("f0_predictor.convs.1.", "f0_predictor.condnet.2."),
-        ("f0_predictor.convs.2.", "f0_predictor.condnet.4."),
-        ("f0_predictor.convs.3.", "f0_predictor.condnet.6."),
-        ("f0_predictor.convs.4.", "f0_predictor.condnet.8."),
-        ("f0_predictor.classifier.", "f0_predictor.classifier."),
-        ("conv_pre.", "conv_pre."),
-        ("ups.#.", "ups.#."),
-        ("source_downs.#.", "source_downs.#."),
-        ("source_resblocks.#.", "source_resblocks.#."),
-        ("resblocks.#.", "resblocks.#."),
-        ("conv_post.", "conv_post."),
-    ),
-)
-# Official layers whose weight the file holds as g and v.
-_WEIGHT_NORMED = re.compile(
-    r"(conv_pre|conv_post|ups\.\d+|(source_)?resblocks\.\d+\.convs[12]\.\d+"
-    r"|f0_predictor\.condnet\.\d+)\.weight"
-)
 
 
 class Snake(nn.Module):
@@ -65,32 +39,18 @@ class Snake(nn.Module):
         return x + torch.sin(x * alpha) ** 2 / (alpha + SNAKE_EPS)
 
 
-class CausalConv(nn.Conv1d):
-    """A convolution over the past, zeros before the start: [B, C, T] -> [B, C', T]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, ((self.kernel_size[0] - 1) * self.dilation[0], 0)))
-
-
-class CausalDownsample(nn.Conv1d):
-    """A strided convolution over the past: [B, C, n * stride + 1] -> [B, C', n] (stride > 1)."""
-
-    def __init__(self, channels: int, out_channels: int, stride: int) -> None:
-        super().__init__(channels, out_channels, kernel_size=2 * stride, stride=stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, (self.stride[0] - 1, 0)))
-
-
 class ResBlock(nn.Module):
     """For each dilation: Snake, dilated convolution, Snake, convolution, residual; [B, C, T]."""
 
     def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
         super().__init__()
         self.convs1 = nn.ModuleList(
-            CausalConv(channels, channels, kernel, dilation=dilation) for dilation in dilations
+            weight_norm(CausalConv(channels, channels, kernel, dilation=dilation))
+            for dilation in dilations
         )
-        self.convs2 = nn.ModuleList(CausalConv(channels, channels, kernel) for _ in dilations)
+        self.convs2 = nn.ModuleList(
+            weight_norm(CausalConv(channels, channels, kernel)) for _ in dilations
+        )
         self.activations1 = nn.ModuleList(Snake(channels) for _ in dilations)
         self.activations2 = nn.ModuleList(Snake(channels) for _ in dilations)
 
@@ -113,13 +73,15 @@ class Vocoder(nn.Module):
         super().__init__()
         self.config = config
         self.f0_predictor = F0Predictor(config)
-        self.excitation = Excitation(config)
+        self.m_source = Excitation(config)
         bins = config.istft_n_fft + 2  # real and imaginary part, or magnitude and phase
         widths = [config.base_channels >> n for n in range(len(config.upsample_rates) + 1)]
         rates, kernels = config.upsample_rates, config.upsample_kernel_sizes
-        self.conv_pre = nn.Conv1d(config.in_channels, widths[0], config.conv_pre_look_right + 1)
+        self.conv_pre = weight_norm(
+            nn.Conv1d(config.in_channels, widths[0], config.conv_pre_look_right + 1)
+        )
         self.ups = nn.ModuleList(
-            CausalConv(wide, narrow, kernel)
+            weight_norm(CausalConv(wide, narrow, kernel))
             for wide, narrow, kernel in zip(widths, widths[1:], kernels, strict=False)
         )
         # Stage i still has to be upsampled by `strides[i]`; the source's spectrum comes down to it.
@@ -146,7 +108,7 @@ class Vocoder(nn.Module):
             for width in widths[1:]
             for kernel, dilations in shapes
         )
-        self.conv_post = CausalConv(widths[-1], bins, kernel_size=POST_KERNEL)
+        self.conv_post = weight_norm(CausalConv(widths[-1], bins, kernel_size=POST_KERNEL))
         window = torch.hann_window(config.istft_n_fft, periodic=True, device="cpu")
         self.register_buffer("window", window, persistent=False)
 
@@ -207,24 +169,3 @@ class Vocoder(nn.Module):
         return torch.istft(
             spectrum, self.config.istft_n_fft, self.config.istft_hop_len, window=self.window
         )
-
-    @classmethod
-    def from_tensors(cls, config: VocoderConfig, tensors: Mapping[str, Tensor]) -> Vocoder:
-        """The network of a `hift.pt`, by official names, weight norm folded.
-
-        The f0 predictor is float64, the rest float32. Raises: CheckpointError.
-        """
-        with torch.device("meta"):
-            network = cls(config)
-        network.f0_predictor.double()
-        own = fold_weight_norm(
-            tensors,
-            lambda name: torch.float64 if name.startswith("f0_predictor.") else torch.float32,
-        )
-        load_official(network, VOCODER_KEYS, own)
-        return network.eval()
-
-    def to_official(self) -> dict[str, Tensor]:
-        """The tensors as `hift.pt` names them, float32, weight norm as g = ||w||, v = w."""
-        tensors = to_official(self, VOCODER_KEYS)
-        return unfold_weight_norm(tensors, lambda name: bool(_WEIGHT_NORMED.fullmatch(name)))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from cosyvoice_cpu.checkpoint.folder import open_checkpoint
-from cosyvoice_cpu.checkpoint.synthetic import TINY, make_synthetic_checkpoint
+from cosyvoice_cpu.checkpoint.sizes import TINY
 from cosyvoice_cpu.checkpoint.synthetic_text import (
     bpe_vocabulary,
     qwen2_merges,
@@ -21,6 +21,7 @@ from cosyvoice_cpu.errors import OutputError, UsageError
 from cosyvoice_cpu.frontend import TextTokenizer
 from cosyvoice_cpu.generations import generation_named
 from cosyvoice_cpu.networks.reference_stages import ReferenceStages
+from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
 
 SPECIAL_TOKENS = generation_named("cosyvoice3").special_tokens
 

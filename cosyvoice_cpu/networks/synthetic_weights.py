@@ -11,13 +11,18 @@ import hashlib
 import re
 from dataclasses import dataclass
 from math import prod, sqrt
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
-from cosyvoice_cpu.checkpoint.cosyvoice3_tensors import expected_tensors
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from cosyvoice_cpu.generations import Generation
+from cosyvoice_cpu.networks.reference.weights import (
+    empty_networks,
+    expected_tensors,
+    fill,
+    official_tensors,
+)
 
 _STOP_SCORE = -150.0  # weight of the stop ids on the constant channel, which ends at 0.4 to 1
 
@@ -74,62 +79,61 @@ _VOCODER = _rules(
 )
 
 
-def speech_lm_state(config: CheckpointConfig, seed: int) -> dict[str, Tensor]:
-    """`llm.pt`, the tied `lm_head` included.
+def synthetic_tensors(
+    part: str, config: CheckpointConfig, generation: Generation, seed: int
+) -> dict[str, Tensor]:
+    """The tensors of `llm.pt`, `flow.pt` or `hift.pt` as the official files name them, float32."""
+    networks = empty_networks(config, generation, part)
+    rules, adjust = _PARTS[part]
+    tensors = {
+        name: _tensor(f"{seed} {part} {name}", shape, _rule_for(name, rules))
+        for name, shape in expected_tensors(networks).items()
+    }
+    adjust(tensors, config)
+    fill(networks, tensors)
+    return official_tensors(networks, generation)
 
-    Channel 0 of every position is the constant 1: all embeddings hold it and nothing adds to it, so
-    it is positive after the last norm. On it the stop ids get a score that no sampler draws.
+
+def _adjust_speech_lm(tensors: dict[str, Tensor], config: CheckpointConfig) -> None:
+    """Channel 0 of every position is the constant 1: all embeddings hold it and nothing adds to it,
+    so it is positive after the last norm. On it the stop ids get a score that no sampler draws.
     """
-    lm = config.speech_lm
-    state = _draw("speech_lm", config, seed, _SPEECH_LM)
+    stop_first = config.speech_lm.speech_token_size
     for table in ("llm.model.model.embed_tokens.weight", "speech_embedding.weight"):
-        state[table][:, 0] = 1.0
-    for key, tensor in state.items():
-        if key.endswith(("o_proj.weight", "down_proj.weight")):
+        tensors[table][:, 0] = 1.0
+    for name, tensor in tensors.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
             tensor[0] = 0.0
-    state["llm.model.model.norm.weight"][0] = 1.0
-    state["llm_decoder.weight"][: lm.speech_token_size, 0] = 0.0
-    state["llm_decoder.weight"][lm.speech_token_size :, 0] = _STOP_SCORE
-    state["llm.model.lm_head.weight"] = state["llm.model.model.embed_tokens.weight"]
-    return state
+    tensors["llm.model.model.norm.weight"][0] = 1.0
+    tensors["llm_decoder.weight"][:stop_first, 0] = 0.0
+    tensors["llm_decoder.weight"][stop_first:, 0] = _STOP_SCORE
 
 
-def flow_state(config: CheckpointConfig, seed: int) -> dict[str, Tensor]:
-    """`flow.pt`, the rotary frequencies included. The velocity pulls towards a speech-like tilt."""
-    import torch
-
-    state = _draw("flow", config, seed, _FLOW)
-    mel_bins = config.flow.output_size
-    state["decoder.estimator.proj_out.bias"] = torch.linspace(-3.0, -8.0, mel_bins)  # log-mel
-    width = config.flow.estimator.dim_head
-    frequencies = 10000.0 ** (-torch.arange(0, width, 2) / width)
-    state["decoder.estimator.rotary_embed.inv_freq"] = frequencies
-    return state
+def _adjust_flow(tensors: dict[str, Tensor], config: CheckpointConfig) -> None:
+    """The velocity pulls towards a speech-like tilt of the log-mel."""
+    tilt = torch.linspace(-3.0, -8.0, config.flow.output_size)
+    tensors["decoder.estimator.proj_out.bias"] = tilt
 
 
-def vocoder_state(config: CheckpointConfig, seed: int) -> dict[str, Tensor]:
-    """`hift.pt`. The last bias sets the loudness.
+def _adjust_vocoder(tensors: dict[str, Tensor], config: CheckpointConfig) -> None:
+    """The last bias sets the loudness.
 
     The mean of a Hann-windowed frame is bin 0 minus the real part of bin 1, so the two bins share
     their weights: the waveform has no offset.
     """
-    state = _draw("vocoder", config, seed, _VOCODER)
     bins = config.vocoder.istft_n_fft // 2 + 1
-    state["conv_post.bias"][:bins] -= 1.0
-    for key, tensor in state.items():
-        if key.startswith("conv_post."):
+    tensors["conv_post.bias"][:bins] -= 1.0
+    for name, tensor in tensors.items():
+        if name.startswith("conv_post."):
             tensor[0] = tensor[1]  # magnitude
             tensor[bins] = tensor[bins + 1]  # phase
-    return state
 
 
-def _draw(
-    part: str, config: CheckpointConfig, seed: int, rules: tuple[Rule, ...]
-) -> dict[str, Tensor]:
-    return {
-        key: _tensor(f"{seed} {part} {key}", shape, _rule_for(key, rules))
-        for key, shape in expected_tensors(config)[part].items()
-    }
+_PARTS = {
+    "speech_lm": (_SPEECH_LM, _adjust_speech_lm),
+    "flow": (_FLOW, _adjust_flow),
+    "vocoder": (_VOCODER, _adjust_vocoder),
+}
 
 
 def _rule_for(key: str, rules: tuple[Rule, ...]) -> Rule:
@@ -137,8 +141,6 @@ def _rule_for(key: str, rules: tuple[Rule, ...]) -> Rule:
 
 
 def _tensor(stream: str, shape: tuple[int, ...], rule: Rule) -> Tensor:
-    import torch
-
     stream_seed = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little") >> 1
     generator = torch.Generator().manual_seed(stream_seed)
     std = rule.std / sqrt(prod(shape[1:])) if rule.by_fan_in else rule.std

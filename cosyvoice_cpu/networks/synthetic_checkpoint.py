@@ -16,15 +16,8 @@ from pathlib import Path
 from typing import Literal
 
 from cosyvoice_cpu.bundle.atomic import is_disk_full, output_error, partial_name
-from cosyvoice_cpu.checkpoint.config import (
-    CheckpointConfig,
-    EstimatorConfig,
-    FlowConfig,
-    MelConfig,
-    SamplingConfig,
-    SpeechLMConfig,
-    VocoderConfig,
-)
+from cosyvoice_cpu.checkpoint.config import CheckpointConfig
+from cosyvoice_cpu.checkpoint.sizes import FULL, TINY
 from cosyvoice_cpu.checkpoint.synthetic_front_end import (
     save_speaker_encoder,
     save_speech_tokenizer,
@@ -34,118 +27,8 @@ from cosyvoice_cpu.checkpoint.synthetic_text import (
     official_yaml,
     write_text_tokenizer,
 )
-from cosyvoice_cpu.checkpoint.synthetic_weights import flow_state, speech_lm_state, vocoder_state
 from cosyvoice_cpu.errors import MissingExtraError, OutputError, UsageError
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
-
-_DILATIONS = ((1, 3, 5), (1, 3, 5), (1, 3, 5))
-_MEL_BINS = 80
-
-
-def _config(
-    lm: SpeechLMConfig, lookahead_channels: int, estimator: EstimatorConfig, vocoder_channels: int
-) -> CheckpointConfig:
-    """The official settings around the four sizes that differ between the presets."""
-    flow = FlowConfig(
-        vocab_size=lm.speech_token_size,
-        input_size=_MEL_BINS,
-        spk_embed_dim=192,
-        output_size=_MEL_BINS,
-        token_mel_ratio=2,
-        pre_lookahead_len=3,
-        pre_lookahead_channels=lookahead_channels,
-        inference_cfg_rate=0.7,
-        estimator=estimator,
-    )
-    vocoder = VocoderConfig(
-        in_channels=_MEL_BINS,
-        base_channels=vocoder_channels,
-        nb_harmonics=8,
-        sampling_rate=24000,
-        nsf_alpha=0.1,
-        nsf_sigma=0.003,
-        nsf_voiced_threshold=10.0,
-        upsample_rates=(8, 5, 3),
-        upsample_kernel_sizes=(16, 11, 7),
-        istft_n_fft=16,
-        istft_hop_len=4,
-        resblock_kernel_sizes=(3, 7, 11),
-        resblock_dilation_sizes=_DILATIONS,
-        source_resblock_kernel_sizes=(7, 7, 11),
-        source_resblock_dilation_sizes=_DILATIONS,
-        lrelu_slope=0.1,
-        audio_limit=0.99,
-        conv_pre_look_right=4,
-        f0_channels=vocoder_channels,
-    )
-    return CheckpointConfig(
-        sample_rate=24000,
-        token_frame_rate=25,
-        speech_lm=lm,
-        sampling=SamplingConfig(top_p=0.8, top_k=25, win_size=10, tau_r=0.1),
-        flow=flow,
-        vocoder=vocoder,
-        mel=MelConfig(
-            sampling_rate=24000,
-            n_fft=1920,
-            hop_size=480,
-            win_size=1920,
-            num_mels=_MEL_BINS,
-            fmin=0.0,
-            fmax=None,
-        ),
-    )
-
-
-def _estimator(dim: int, depth: int) -> EstimatorConfig:
-    return EstimatorConfig(
-        dim=dim,
-        depth=depth,
-        heads=dim // 64,
-        dim_head=64,
-        ff_mult=2,
-        mel_dim=_MEL_BINS,
-        mu_dim=_MEL_BINS,
-        spk_dim=_MEL_BINS,
-        static_chunk_size=50,
-    )
-
-
-FULL = _config(
-    SpeechLMConfig(
-        hidden_size=896,
-        num_layers=24,
-        num_heads=14,
-        num_kv_heads=2,
-        intermediate_size=4864,
-        rms_norm_eps=1e-6,
-        rope_theta=1e6,
-        text_vocab_size=151936,
-        speech_token_size=6561,
-        speech_table_rows=6761,
-    ),
-    lookahead_channels=1024,
-    estimator=_estimator(dim=1024, depth=22),
-    vocoder_channels=512,
-)
-
-TINY = _config(
-    SpeechLMConfig(
-        hidden_size=64,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        intermediate_size=128,
-        rms_norm_eps=1e-6,
-        rope_theta=1e6,
-        text_vocab_size=1024,
-        speech_token_size=2400,  # room for every silent id of the generation
-        speech_table_rows=2600,
-    ),
-    lookahead_channels=64,
-    estimator=_estimator(dim=128, depth=2),
-    vocoder_channels=64,
-)
 
 _SIZES = {"full": FULL, "tiny": TINY}
 
@@ -209,6 +92,8 @@ def _write(
 ) -> None:
     import torch
 
+    from cosyvoice_cpu.networks.synthetic_weights import synthetic_tensors
+
     generation = COSYVOICE3
     text_folder = folder / generation.text_folder
     text_folder.mkdir()
@@ -217,14 +102,14 @@ def _write(
         json.dumps(official_json(config.speech_lm), indent=2) + "\n", encoding="utf-8"
     )
     # One state dict at a time: the next is made when the one before is on disk and freed.
-    states = (
-        (generation.speech_lm_files["base"], speech_lm_state),
-        (generation.flow_file, flow_state),
-        (generation.vocoder_file, vocoder_state),
-    )
-    for file, make_state in states:
+    files = {
+        "speech_lm": generation.speech_lm_files["base"],
+        "flow": generation.flow_file,
+        "vocoder": generation.vocoder_file,
+    }
+    for part, file in files.items():
         progress(file)
-        torch.save(make_state(config, seed), folder / file)
+        torch.save(synthetic_tensors(part, config, generation, seed), folder / file)
     if front_end:
         progress(generation.speaker_encoder_file)
         save_speaker_encoder(folder / generation.speaker_encoder_file, config, seed)
