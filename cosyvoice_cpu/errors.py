@@ -79,3 +79,9 @@ class GateRefusedError(CosyVoiceError):
 def one_line(text: str) -> str:
     """`text` with line ends and other control characters escaped: file names may hold them."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_line(error: Exception, limit: int = 300) -> str:
+    """The first line of another library's exception, or its class if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypedDict
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 
 
 class FlowCondition(TypedDict):
@@ -42,6 +43,25 @@ class SpeechLMSession(Protocol):
 
 class Stages(Protocol):
     """One method per stage of synthesis. N tokens, T mel frames, V speech vocabulary size."""
+
+    @property
+    def audio(self) -> Audio:
+        """The model's rates."""
+        ...
+
+    @property
+    def synthesis(self) -> Synthesis:
+        """What there is to know of the model besides its networks."""
+        ...
+
+    @property
+    def max_frames(self) -> int:
+        """Mel frames, prompt included, that flow and vocoder take in one piece."""
+        ...
+
+    def speech_lm_session(self) -> SpeechLMSession:
+        """An empty KV cache, for a caller that decodes token by token."""
+        ...
 
     def speech_lm_logits(
         self,

@@ -38,7 +38,7 @@ def random_utterances(
     """
     rng = np.random.default_rng(seed)
     synthesis = manifest.synthesis
-    frames = round(prompt * manifest.audio.mel_frames_per_token)
+    frames = manifest.audio.frames_of(prompt)
 
     def speech(number: int) -> list[int]:
         return [int(i) for i in rng.integers(0, synthesis.speech_vocabulary, number)]

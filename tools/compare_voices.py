@@ -34,6 +34,7 @@ from cosyvoice_cpu.evaluation.quality.speakers import (
     load_resemblyzer,
     missing_packages,
 )
+from cosyvoice_cpu.frontend.bundle_models import front_end_models
 from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.resampling import resample
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -154,7 +155,7 @@ def speaker_voice(stages: BundleStages, sentences: int) -> Callable[[Path], list
     texts = [sentence.text for sentence in first_sentences(sentences)]
 
     def speak(clip: Path) -> list[Floats]:
-        speaker = speaker_from_clip(stages, clip.parent.name, clip).speaker
+        speaker = speaker_from_clip(stages.bundle, clip.parent.name, clip).speaker
         spoken = [
             synthesizer.speak(text, speaker=speaker, seed=seed) for seed, text in enumerate(texts)
         ]
@@ -195,7 +196,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     speakers = clips_by_speaker(given.clips)
     stages = BundleStages.load(given.bundle, threads=resolve_threads(given.threads))
-    encoder = BundleSpeakerEncoder(stages.front_end()) if missing_packages() else load_resemblyzer()
+    encoder = (
+        BundleSpeakerEncoder(front_end_models(stages.bundle))
+        if missing_packages()
+        else load_resemblyzer()
+    )
     speak = speaker_voice(stages, given.sentences)
     spreads = compare_voices(speak, speakers, encoder, given.speaker or list(speakers))
     try:

@@ -23,7 +23,7 @@ from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import solver_times
 from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-from cosyvoice_cpu.runtime.sessions import PREPACK_VARIABLE
+from cosyvoice_cpu.runtime.onnxruntime_engine import PREPACK_VARIABLE
 from cosyvoice_cpu.system.memory import resident_memory
 
 _MODULE = "tools.measure_open_sessions"

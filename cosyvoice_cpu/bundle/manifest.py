@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -23,6 +24,7 @@ FORMAT_VERSION: Final = 1
 MANIFEST_NAME: Final = "manifest.json"
 SPEAKERS_FOLDER: Final = "speakers"
 MAX_MANIFEST_BYTES: Final = 16 * 2**20
+HALF_STORAGE: Final = "float16-storage"  # a precision: weights stored half, computed float32
 
 ComponentName = Literal[
     "speech_lm",
@@ -35,6 +37,7 @@ ComponentName = Literal[
 ]
 COMPONENT_NAMES: Final[tuple[ComponentName, ...]] = get_args(ComponentName)
 
+_LARGEST_DENOMINATOR = 10**6  # of a rate: a float has only the nearest binary fraction
 _LARGEST = 2**53  # the largest integer that every JSON reader keeps exact
 Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Positive = Annotated[int, Meta(ge=1, le=_LARGEST)]
@@ -68,6 +71,31 @@ class Audio(_Record, frozen=True, kw_only=True):
     sample_rate: Positive  # Hz of the output
     token_rate: Annotated[float, Meta(gt=0)]  # speech tokens per second
     mel_frames_per_token: Annotated[float, Meta(gt=0)]
+
+    @property
+    def frames_per_token(self) -> Fraction:
+        """Mel frames per token, exactly: 2, or 441/256 where 22.05 kHz meets 50 tokens/s."""
+        return Fraction(self.mel_frames_per_token).limit_denominator(_LARGEST_DENOMINATOR)
+
+    @property
+    def samples_per_frame(self) -> int:
+        """Audio samples per mel frame: the hop."""
+        return round(self.sample_rate / self.frame_rate)
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Mel frames per second."""
+        return Fraction(self.token_rate).limit_denominator(_LARGEST_DENOMINATOR) * (
+            self.frames_per_token
+        )
+
+    def frames_of(self, tokens: int) -> int:
+        """Whole mel frames that `tokens` speech tokens last."""
+        return int(tokens * self.frames_per_token)
+
+    def tokens_within(self, frames: int) -> int:
+        """Whole speech tokens that last at most `frames` mel frames."""
+        return int(frames / self.frames_per_token)
 
 
 class Shapes(_Record, frozen=True, kw_only=True):

@@ -123,7 +123,7 @@ def _make(
     from cosyvoice_cpu.cli.messages import print_json, warn
     from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 
-    prepared = speaker_from_clip(stages, name, audio, transcript, trim=trim)
+    prepared = speaker_from_clip(stages.bundle, name, audio, transcript, trim=trim)
     path = _add(stages, [prepared.speaker], speakers, overwrite)[0]
     report = prepared.report
     for warning in report.warnings:
@@ -151,9 +151,10 @@ def _import(
     from cosyvoice_cpu.checkpoint.spk2info import import_spk2info
     from cosyvoice_cpu.cli.messages import print_json
     from cosyvoice_cpu.errors import BundleError
+    from cosyvoice_cpu.frontend.bundle_models import text_tokenizer
     from cosyvoice_cpu.frontend.prompt_spec import voice_model
 
-    tokenizer = stages.tokenizer()
+    tokenizer = text_tokenizer(stages.bundle)
     if tokenizer is None:
         raise BundleError(
             f"{stages.bundle_path} has no text_tokenizer, which reads the transcripts",

@@ -202,7 +202,7 @@ def _voice(
     from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 
     if audio is not None:
-        prepared = speaker_from_clip(stages, "one-off", audio, transcript or "")
+        prepared = speaker_from_clip(stages.bundle, "one-off", audio, transcript or "")
         for warning in prepared.report.warnings:
             warn(warning)
         return prepared.speaker

@@ -9,18 +9,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import solve
-from cosyvoice_cpu.decoding.token_loop import DecodingRules, generate
+from cosyvoice_cpu.decoding.token_loop import generate
 from cosyvoice_cpu.stage_api import FlowCondition, SpeechLMSession
 
 
 class ComposedStages(ABC):
     """`generate_speech_tokens` and `tokens_to_mel` of `cosyvoice_cpu.stage_api.Stages`."""
 
-    def __init__(self, rules: DecodingRules, cfg_rate: float) -> None:
-        self._rules = rules
-        self._cfg_rate = cfg_rate
+    def __init__(self, audio: Audio, synthesis: Synthesis) -> None:
+        self.audio = audio
+        self.synthesis = synthesis
+
+    @property
+    def max_frames(self) -> int:
+        """Mel frames, prompt included, that flow and vocoder take in one piece."""
+        return self.synthesis.max_frames
 
     @abstractmethod
     def speech_lm_session(self) -> SpeechLMSession:
@@ -66,11 +72,11 @@ class ComposedStages(ABC):
         original_stop_rule: bool = False,
         embedding: Floats | None = None,
     ) -> list[int]:
-        """The loop of `synthesis.decoding`; `embedding` is unused in generation 3."""
+        """The loop of `decoding.token_loop`; `embedding` is unused in generation 3."""
         return generate(
             self.speech_lm_session(),
             text_ids,
-            self._rules,
+            self.synthesis,
             prompt_text_ids=prompt_text_ids,
             prompt_speech_ids=prompt_speech_ids,
             sampler=sampler,
@@ -99,6 +105,7 @@ class ComposedStages(ABC):
             prompt_mel=prompt_mel,
             embedding=embedding,
             finalize=finalize,
+            streaming=streaming,
         )
 
         def velocity(
@@ -111,7 +118,7 @@ class ComposedStages(ABC):
             velocity,
             flow_noise(frames, bins) if noise is None else noise,
             **condition,
-            cfg_rate=self._cfg_rate,
+            cfg_rate=self.synthesis.cfg_rate,
             steps=steps,
         )
         return mel[:, len(prompt_mel) :]

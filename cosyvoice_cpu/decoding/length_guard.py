@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 DEFAULT_RETRIES = 2
-MIN_TOKENS_PER_TEXT_ID = 1.0  # 40 ms; ordinary speech has 4 to 10 tokens for each text id
-LONGEST_SILENCE = 100  # tokens: 4 s
-LONGEST_LOOP_PERIOD = 75  # tokens: 3 s
-SHORTEST_LOOP = 50  # tokens repeated exactly: 2 s
+# In seconds, since the token rate differs between generations.
+SHORTEST_TEXT_ID = 0.04  # ordinary speech takes 0.16 to 0.4 for each text id
+LONGEST_SILENCE = 4.0
+LONGEST_LOOP_PERIOD = 3.0
+SHORTEST_LOOP = 2.0  # repeated exactly
 
 
 @dataclass(frozen=True, order=True)
@@ -28,25 +29,30 @@ class Trouble:
 
 
 def find_trouble(
-    tokens: Sequence[int], *, text_ids: int, max_tokens: int, silent: Collection[int] = ()
+    tokens: Sequence[int],
+    *,
+    text_ids: int,
+    max_tokens: int,
+    token_rate: float,
+    silent: Collection[int] = (),
 ) -> Trouble | None:
     """What is wrong with `tokens`, spoken for `text_ids` ids of text; None for plausible speech.
 
     `tokens` is what the speech LM made, before silence is shortened; `max_tokens` the limit it was
-    given, which only an utterance that did not stop reaches.
+    given, which only an utterance that did not stop reaches; `token_rate` in tokens per second.
     """
     if not tokens:
         return Trouble(5, "no speech tokens")
     is_silent = np.isin(np.asarray(tokens), list(silent))
     if is_silent.all() and len(tokens) > 1:
         return Trouble(4, f"{len(tokens)} speech tokens of silence only")
-    if period := _loop_period(np.asarray(tokens), is_silent):
+    if period := _loop_period(np.asarray(tokens), is_silent, token_rate):
         return Trouble(3, f"{period} speech tokens repeated over and over")
-    if (silence := _longest_run(is_silent)) > LONGEST_SILENCE:
+    if (silence := _longest_run(is_silent)) > LONGEST_SILENCE * token_rate:
         return Trouble(2, f"a silence of {silence} speech tokens")
     if len(tokens) >= max_tokens:
         return Trouble(2, f"no end within {max_tokens} speech tokens")
-    if len(tokens) < text_ids * MIN_TOKENS_PER_TEXT_ID:
+    if len(tokens) < text_ids * SHORTEST_TEXT_ID * token_rate:
         return Trouble(1, f"only {len(tokens)} speech tokens for {text_ids} text ids")
     return None
 
@@ -57,11 +63,12 @@ def attempt_seed(seed: int, sentence: int, retry: int) -> int:
     return int(sequence.generate_state(1, np.uint64)[0])
 
 
-def _loop_period(tokens: np.ndarray, is_silent: np.ndarray) -> int:
+def _loop_period(tokens: np.ndarray, is_silent: np.ndarray, token_rate: float) -> int:
     """The shortest period that repeats exactly for long enough, silence aside; 0 for none."""
-    for period in range(1, min(LONGEST_LOOP_PERIOD, len(tokens) // 2) + 1):
+    longest, shortest = (int(s * token_rate) for s in (LONGEST_LOOP_PERIOD, SHORTEST_LOOP))
+    for period in range(1, min(longest, len(tokens) // 2) + 1):
         repeats = (tokens[period:] == tokens[:-period]) & ~is_silent[period:]
-        if _longest_run(repeats) >= max(2 * period, SHORTEST_LOOP):
+        if _longest_run(repeats) >= max(2 * period, shortest):
             return period
     return 0
 

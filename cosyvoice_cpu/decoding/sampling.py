@@ -8,12 +8,12 @@ vendor library. All probabilities are float64, so a token's fate does not hang o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import Sampling
 from cosyvoice_cpu.errors import SynthesisError, UsageError
 
 Sampler = Callable[[Floats, Sequence[int], np.random.Generator], int]
@@ -22,17 +22,7 @@ Sampler = Callable[[Floats, Sequence[int], np.random.Generator], int]
 SAMPLERS = ("ras", "greedy")
 
 
-@dataclass(frozen=True)
-class SamplingSettings:
-    """Repetition-aware sampling, named as in the official YAML."""
-
-    top_p: float = 0.8
-    top_k: int = 25
-    win_size: int = 10  # ids of the history that count as recent
-    tau_r: float = 0.1  # redraw from `win_size * tau_r` recent occurrences on
-
-
-def sampler_named(name: str, settings: SamplingSettings) -> Sampler:
+def sampler_named(name: str, settings: Sampling) -> Sampler:
     """The sampler called "ras" or "greedy". Raises: UsageError for another name."""
     if name == "greedy":
         return greedy
@@ -56,7 +46,7 @@ def repetition_aware(
     logits: Floats,
     history: Sequence[int],
     rng: np.random.Generator,
-    settings: SamplingSettings,
+    settings: Sampling,
 ) -> int:
     """Draw from the nucleus; redraw from all other ids if the id occurred recently.
 

@@ -6,62 +6,26 @@ Source: CosyVoice cosyvoice/llm/llm.py, CosyVoice3LM.inference and inference_wra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.decoding.sampling import SamplingSettings, generator_for, sampler_named
+from cosyvoice_cpu.bundle.manifest import Synthesis
+from cosyvoice_cpu.decoding.sampling import generator_for, sampler_named
 from cosyvoice_cpu.errors import TextError, UsageError
-from cosyvoice_cpu.generations import Generation
 from cosyvoice_cpu.stage_api import SpeechLMSession
 
 
-@dataclass(frozen=True)
-class DecodingRules:
-    """When decoding may and must end. Ids are absolute rows of the speech table."""
-
-    speech_vocabulary: int  # ids below are speech
-    stop_first: int
-    stop_count: int
-    original_banned: int  # the one id that the original bans below the minimum length
-    min_token_text_ratio: float  # speech tokens per id of the target text
-    max_token_text_ratio: float
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-
-    @classmethod
-    def of(
-        cls,
-        generation: Generation,
-        speech_vocabulary: int,
-        sampling: SamplingSettings | None = None,
-    ) -> DecodingRules:
-        """The rules of a generation, for a checkpoint with `speech_vocabulary` speech ids."""
-        special = generation.special_ids
-        return cls(
-            speech_vocabulary=speech_vocabulary,
-            stop_first=speech_vocabulary + special.stop_first,
-            stop_count=special.stop_count,
-            original_banned=speech_vocabulary + special.original_banned,
-            min_token_text_ratio=generation.min_token_text_ratio,
-            max_token_text_ratio=generation.max_token_text_ratio,
-            sampling=sampling or SamplingSettings(),
-        )
-
-    @property
-    def stop_ids(self) -> range:
-        """Every id that ends decoding."""
-        return range(self.stop_first, self.stop_first + self.stop_count)
-
-    def token_limits(self, text_ids: int) -> tuple[int, int]:
-        """Least and largest number of speech tokens for `text_ids` ids of target text."""
-        return int(text_ids * self.min_token_text_ratio), int(text_ids * self.max_token_text_ratio)
+def token_limits(synthesis: Synthesis, text_ids: int) -> tuple[int, int]:
+    """Least and largest number of speech tokens for `text_ids` ids of target text."""
+    ratios = synthesis.min_token_text_ratio, synthesis.max_token_text_ratio
+    return int(text_ids * ratios[0]), int(text_ids * ratios[1])
 
 
 def generate(
     session: SpeechLMSession,
     text_ids: Sequence[int],
-    rules: DecodingRules,
+    synthesis: Synthesis,
     *,
     prompt_text_ids: Sequence[int] = (),
     prompt_speech_ids: Sequence[int] = (),
@@ -73,7 +37,7 @@ def generate(
 ) -> list[int]:
     """Speech tokens of `text_ids`, without the stop id that ended them.
 
-    `sampler` is "ras" or "greedy". The limits default to the ratios of `rules` times the target's
+    `sampler` is "ras" or "greedy". The limits default to the manifest's ratios times the target's
     ids. Below `min_tokens` no stop id is drawn, neither first nor in the redraw for a repetition;
     with `original_stop_rule` only the one id that the original bans there, which lets speech end
     early. A result of `max_tokens` tokens was cut off. The silent-token rule is not applied.
@@ -82,7 +46,7 @@ def generate(
     """
     if not text_ids:
         raise TextError("there is no text to speak", "give at least one word")
-    least, most = rules.token_limits(len(text_ids))
+    least, most = token_limits(synthesis, len(text_ids))
     most = most if max_tokens is None else max_tokens
     least = min(least, most) if min_tokens is None else min_tokens
     if not 0 <= least <= most:
@@ -90,12 +54,11 @@ def generate(
             f"at least {least} and at most {most} speech tokens can't both hold",
             "choose a minimum that is not above the maximum",
         )
-    draw = sampler_named(sampler, rules.sampling)
+    draw = sampler_named(sampler, synthesis.sampling)
     rng = generator_for(seed)
-    stop = rules.stop_ids
-    banned = (
-        [rules.original_banned] if original_stop_rule else slice(rules.stop_first, stop[-1] + 1)
-    )
+    special = synthesis.special_ids
+    stop = range(special.stop_first, special.stop_first + special.stop_count)
+    banned = [special.original_banned] if original_stop_rule else slice(stop.start, stop.stop)
 
     tokens: list[int] = []
     logits: Floats | None = None

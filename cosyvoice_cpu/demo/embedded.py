@@ -77,7 +77,7 @@ def _make(bundle: Path, progress: Progress) -> None:
         # Without transcript a clip speaks cross-lingual: the demo's speech LM is better that way.
         written = clip.with_suffix(".txt")
         transcript = written.read_text(encoding="utf-8").strip() if written.exists() else ""
-        prepared = speaker_from_clip(stages, clip.stem, clip, transcript)
+        prepared = speaker_from_clip(stages.bundle, clip.stem, clip, transcript)
         add_speaker(stages.bundle.speakers_folder, prepared.speaker)
     progress("speakers", 1.0)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosyvoice_cpu.bundle.manifest import ComponentName, Shapes
+from cosyvoice_cpu.bundle.manifest import HALF_STORAGE, ComponentName, Shapes
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint
 from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES
@@ -32,7 +32,6 @@ from cosyvoice_cpu.export.vocoder import build_vocoder, vocoder_weights
 from cosyvoice_cpu.export.weights import write_weights
 from cosyvoice_cpu.networks.deployed.storage import config_metadata
 from cosyvoice_cpu.networks.reference.weights import load_networks
-from cosyvoice_cpu.runtime.flow import HALF_STORAGE, graph_file
 from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, ladder_sizes
 
 WEIGHTS = "weights.safetensors"
@@ -129,9 +128,10 @@ def write_flow(
     )
     progress("flow_estimator", 0.2)
     graphs: list[tuple[Path, int | None, bool]] = []
+    spec = checkpoint.generation.components["flow_estimator"]
     for variant, chunked in (("full", False), ("chunked", True)):
         for size in sizes:
-            path = writer.path_for("flow_estimator", graph_file(variant, size))
+            path = writer.path_for("flow_estimator", spec.graph(variant).file(size))
             build_flow_estimator(config.flow.estimator, stored, path, frames=size, chunked=chunked)
             graphs.append((path, size, chunked))
         require_same_graph([path for path, _, mode in graphs if mode == chunked])
@@ -168,8 +168,9 @@ def write_vocoder(
     build_excitation(config.vocoder, stored, writer.path_for("vocoder", "excitation.onnx"))
     sizes = settings.sizes(GRID_FRAMES)
     graphs: list[tuple[Path, int | None]] = []
+    generator = checkpoint.generation.components["vocoder"].graph("generator")
     for size in sizes:
-        path = writer.path_for("vocoder", graph_file("generator", size))
+        path = writer.path_for("vocoder", generator.file(size))
         build_vocoder(config.vocoder, stored, path, frames=size)
         graphs.append((path, size))
     require_same_graph([path for path, _ in graphs])

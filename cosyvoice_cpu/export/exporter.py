@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cosyvoice_cpu.bundle.manifest import (
-    Audio,
-    ComponentName,
-    Manifest,
-    MelSettings,
-    Quality,
-    Sampling,
-    Source,
-    SourceFile,
-    SpeechIds,
-    Synthesis,
-)
+from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality, Source, SourceFile
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint, open_checkpoint
-from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES, harmonic_noise_skip
+from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
+from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
 
 DEFAULT_MAX_SECONDS = 60.0  # the longest prompt (30 s) and half a minute of speech
@@ -96,13 +86,9 @@ def export_checkpoint(
         manifest = writer.finish(
             generation=checkpoint.generation.name,
             source=_source(checkpoint),
-            audio=Audio(
-                sample_rate=config.sample_rate,
-                token_rate=float(config.token_frame_rate),
-                mel_frames_per_token=float(config.flow.token_mel_ratio),
-            ),
+            audio=audio_settings(config),
             components=drafts,
-            synthesis=_synthesis(checkpoint),
+            synthesis=synthesis_settings(checkpoint.generation, config),
             quality=Quality(results=[], forced=False),
         )
         tell("digests", 1.0)
@@ -130,62 +116,4 @@ def _source(checkpoint: Checkpoint) -> Source:
             file: SourceFile(size=digest.size, sha256=digest.sha256)
             for file, digest in checkpoint.digests().items()
         },
-    )
-
-
-def _synthesis(checkpoint: Checkpoint) -> Synthesis:
-    """The generation's differences and the checkpoint's settings, as the manifest states them."""
-    generation, config = checkpoint.generation, checkpoint.config
-    flow, vocoder, mel = config.flow, config.vocoder, config.mel
-    vocabulary = config.speech_lm.speech_token_size
-    special = generation.special_ids
-    return Synthesis(
-        speech_vocabulary=vocabulary,
-        special_ids=SpeechIds(
-            sos=vocabulary + special.sos,
-            eos=vocabulary + special.eos,
-            task=vocabulary + special.task,
-            fill=vocabulary + special.fill,
-            stop_first=vocabulary + special.stop_first,
-            stop_count=special.stop_count,
-            original_banned=vocabulary + special.original_banned,
-        ),
-        # Small research vocabularies lack some of the ids; what isn't there can't be silent.
-        silent_tokens=sorted(i for i in generation.silent_tokens if i < vocabulary),
-        silent_run_limit=generation.silent_run_limit,
-        min_token_text_ratio=generation.min_token_text_ratio,
-        max_token_text_ratio=generation.max_token_text_ratio,
-        sampling=Sampling(
-            top_p=config.sampling.top_p,
-            top_k=config.sampling.top_k,
-            win_size=config.sampling.win_size,
-            tau_r=config.sampling.tau_r,
-        ),
-        solver_steps=generation.solver_steps,
-        cfg_rate=flow.inference_cfg_rate,
-        pre_lookahead_tokens=flow.pre_lookahead_len,
-        chunk_frames=flow.estimator.static_chunk_size,
-        max_frames=FLOW_NOISE_FRAMES,
-        harmonic_noise_skip=harmonic_noise_skip(
-            flow_vocab_size=flow.vocab_size,
-            mel_bins=flow.output_size,
-            spk_embed_dim=flow.spk_embed_dim,
-            f0_channels=vocoder.f0_channels,
-            in_channels=vocoder.in_channels,
-            harmonics=vocoder.nb_harmonics + 1,
-        ),
-        harmonics=vocoder.nb_harmonics + 1,
-        vocoder_lookahead_frames=generation.vocoder_lookahead_frames,
-        f0_lookahead_frames=generation.f0_lookahead_frames,
-        system_prefix=generation.system_prefix,
-        end_of_prompt=generation.end_of_prompt,
-        mel=MelSettings(
-            n_fft=mel.n_fft,
-            hop=mel.hop_size,
-            win=mel.win_size,
-            num_mels=mel.num_mels,
-            fmin=mel.fmin,
-            fmax=mel.fmax,
-        ),
-        speaker_embedding_size=flow.spk_embed_dim,
     )

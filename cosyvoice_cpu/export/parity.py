@@ -23,7 +23,7 @@ from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
 from cosyvoice_cpu.networks.reference.speech_lm import KVCache, SpeechLM
 from cosyvoice_cpu.networks.reference.vocoder import Vocoder
-from cosyvoice_cpu.runtime.sessions import open_session
+from cosyvoice_cpu.runtime.onnxruntime_engine import open_session
 
 # What float32 rounding may cost (design, Tolerances); stored halves are 11 bits.
 FLOAT32_LIMITS = {

@@ -19,7 +19,6 @@ from cosyvoice_cpu.bundle.manifest import ComponentName
 
 Dim = int | str
 """A number, or a symbol, or `symbol + symbol`, or `symbol * symbol`, as ONNX writes them."""
-DType = Literal["float32", "float64", "int32", "int64"]
 Arrays = dict[str, NDArray[Any]]
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -30,7 +29,7 @@ class TensorSpec:
     """An input or output of a graph. A symbol that `ComponentSpec.sizes` lacks is any length."""
 
     name: str
-    dtype: DType
+    dtype: str  # as NumPy calls it
     shape: tuple[Dim, ...]
 
     def resolved(self, sizes: Mapping[str, int]) -> tuple[Dim, ...]:
@@ -48,7 +47,7 @@ class CacheSpec:
 
     past: str  # name of the input, with {layer}
     present: str  # name of the output, with {layer}
-    dtype: DType
+    dtype: str  # as NumPy calls it
     shape: tuple[Dim, ...]
     axis: int
     initial: float = 0.0

@@ -17,10 +17,9 @@ from torch import Tensor
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.checkpoint.folder import open_checkpoint
-from cosyvoice_cpu.decoding import noise as fixed_noise
+from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
-from cosyvoice_cpu.decoding.sampling import SamplingSettings
-from cosyvoice_cpu.decoding.token_loop import DecodingRules
+from cosyvoice_cpu.decoding.noise import harmonic_noise
 from cosyvoice_cpu.errors import SynthesisError, TextError
 from cosyvoice_cpu.generations import Generation
 from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder, prompt_condition
@@ -53,13 +52,7 @@ class ReferenceStages(ComposedStages):
         self.flow_encoder = flow_encoder
         self.flow_estimator = flow_estimator
         self.vocoder = vocoder
-        sampling = config.sampling
-        rules = DecodingRules.of(
-            generation,
-            config.speech_lm.speech_token_size,
-            SamplingSettings(sampling.top_p, sampling.top_k, sampling.win_size, sampling.tau_r),
-        )
-        super().__init__(rules, config.flow.inference_cfg_rate)
+        super().__init__(audio_settings(config), synthesis_settings(generation, config))
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1, speech_lm: str = "base") -> ReferenceStages:
@@ -191,21 +184,12 @@ class ReferenceStages(ComposedStages):
         return _array(self.vocoder(*batch, finalize=finalize)[0])
 
     def _noise(self, frames: int) -> Tensor:
-        flow, vocoder = self.config.flow, self.config.vocoder
-        harmonics = vocoder.nb_harmonics + 1
-        skip = fixed_noise.harmonic_noise_skip(
-            flow_vocab_size=flow.vocab_size,
-            mel_bins=flow.output_size,
-            spk_embed_dim=flow.spk_embed_dim,
-            f0_channels=vocoder.f0_channels,
-            in_channels=vocoder.in_channels,
-            harmonics=harmonics,
-        )
-        samples = frames * vocoder.samples_per_frame
-        return _tensor(fixed_noise.harmonic_noise(samples, skip, harmonics))
+        samples = frames * self.config.vocoder.samples_per_frame
+        skip, harmonics = self.synthesis.harmonic_noise_skip, self.synthesis.harmonics
+        return _tensor(harmonic_noise(samples, skip, harmonics))
 
     def _refuse_short(self, mel: Floats, finalize: bool) -> None:
-        least = 1 if finalize else self.generation.vocoder_lookahead_frames + 1
+        least = 1 if finalize else self.synthesis.vocoder_lookahead_frames + 1
         if mel.shape[1] < least:
             raise SynthesisError(
                 f"a mel of {mel.shape[1]} frames is too short for the vocoder, which needs {least}",

@@ -16,6 +16,7 @@ import msgspec
 
 import cosyvoice_cpu
 from cosyvoice_cpu.errors import AudioError, TextError, UsageError
+from cosyvoice_cpu.frontend.bundle_models import front_end_models, text_tokenizer
 from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.prepare import prepare_speaker
 from cosyvoice_cpu.frontend.prompt_spec import mel_settings, voice_model
@@ -169,7 +170,7 @@ def _require_match(pair: Pair, seconds: float) -> None:
 def _item(stages: BundleStages, pair: Pair) -> Utterance:
     """The first six seconds: two as prompt, four to be compared."""
     manifest = stages.manifest
-    tokenizer = stages.tokenizer()
+    tokenizer = text_tokenizer(stages.bundle)
     assert tokenizer is not None  # the caller looked for the front end
     if not pair.text.strip():
         raise UsageError(f"{pair.audio} has an empty transcript", _HINT)
@@ -181,7 +182,7 @@ def _item(stages: BundleStages, pair: Pair) -> Utterance:
             audio,
             rate,
             pair.text,
-            models=stages.front_end(),
+            models=front_end_models(stages.bundle),
             tokenizer=tokenizer,
             model=voice_model(manifest),
             mel=mel_settings(manifest),

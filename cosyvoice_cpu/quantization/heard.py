@@ -24,6 +24,7 @@ from cosyvoice_cpu.evaluation.quality.sentences import Sentence, first_sentences
 from cosyvoice_cpu.evaluation.quality.systems import Condition, System
 from cosyvoice_cpu.evaluation.quality.table import Interval, ItemResult, bootstrap_interval
 from cosyvoice_cpu.evaluation.quality.thresholds import SPEAKS
+from cosyvoice_cpu.frontend.bundle_models import text_tokenizer
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 from cosyvoice_cpu.quantization.findings import Findings
 from cosyvoice_cpu.quantization.gate import quality_result
@@ -91,7 +92,7 @@ def _condition(
     recognised = any(isinstance(estimator, Intelligibility) for estimator in estimators)
     if not (recognised and has_independent_encoder(estimators)):
         raise LeftOutError(notes[0] if notes else "no recogniser and independent encoder")
-    if stages.tokenizer() is None:
+    if text_tokenizer(stages.bundle) is None:
         raise LeftOutError(f"{stages.bundle_path} has no text tokenizer")
     if not list_speakers([stages.bundle.speakers_folder]):
         raise LeftOutError(f"{stages.bundle_path} has no speaker, see cache-speaker")

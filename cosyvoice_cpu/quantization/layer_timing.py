@@ -21,7 +21,7 @@ from cosyvoice_cpu.quantization.component import ComponentPlan
 from cosyvoice_cpu.quantization.kernels import KERNELS, Form
 from cosyvoice_cpu.quantization.rewrite import WEIGHT
 from cosyvoice_cpu.quantization.timing import alternating_ratio
-from cosyvoice_cpu.runtime.sessions import open_session
+from cosyvoice_cpu.runtime.onnxruntime_engine import open_session
 from cosyvoice_cpu.utterances import Utterance
 
 _GUIDED = 2  # the flow's two halves are rows of one product

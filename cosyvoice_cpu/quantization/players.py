@@ -22,11 +22,11 @@ from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import solve
+from cosyvoice_cpu.generations import generation_named
 from cosyvoice_cpu.quantization.in_memory import open_model
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-from cosyvoice_cpu.runtime.flow import graph_file
 from cosyvoice_cpu.runtime.ladder import size_for
-from cosyvoice_cpu.runtime.speech_lm import SpeechLMEngine
+from cosyvoice_cpu.runtime.speech_lm import EmbeddingRows
 from cosyvoice_cpu.utterances import Utterance
 
 Arrays = dict[str, NDArray[Any]]
@@ -48,7 +48,8 @@ def graph_for(bundle: Bundle, name: ComponentName, item: Utterance) -> Path:
     if name == "speech_lm":
         return bundle.file(name, _SPEECH_LM)
     sizes = bundle.component(name).shapes.sizes
-    return bundle.file(name, graph_file("full", size_for(_frames(item), sizes) if sizes else None))
+    graph = generation_named(bundle.manifest.generation).components[name].graph("full")
+    return bundle.file(name, graph.file(size_for(_frames(item), sizes) if sizes else None))
 
 
 class Player:
@@ -86,9 +87,9 @@ class Player:
         return self._sessions[path]
 
     def _read(self, session: Any, item: Utterance, picked: int) -> Call:
-        engine = SpeechLMEngine(self._stages.bundle, self._stages.threads)
+        tables = EmbeddingRows(self._stages.bundle)
         speech = [*item.prompt_tokens, *item.tokens]
-        rows = engine.rows(item.text_ids, item.prompt_text_ids, speech)
+        rows = tables.rows(item.text_ids, item.prompt_text_ids, speech)
         count = len(rows)
         feed: Arrays = {
             "inputs_embeds": rows[None],

@@ -2,56 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import Manifest
+from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
-from cosyvoice_cpu.errors import BundleError, SynthesisError, UsageError
-from cosyvoice_cpu.runtime.flow import FlowEncoderEngine, FlowEstimatorEngine
-from cosyvoice_cpu.runtime.speech_lm import LMUtterance, SpeechLMEngine
-from cosyvoice_cpu.runtime.vocoder import VocoderEngine
+from cosyvoice_cpu.errors import SynthesisError, UsageError
+from cosyvoice_cpu.runtime.flow import FlowEncoderStage, FlowEstimatorStage
+from cosyvoice_cpu.runtime.graph import EngineOptions, Recording
+from cosyvoice_cpu.runtime.ladder import ComponentGraphs, Engines
+from cosyvoice_cpu.runtime.speech_lm import CachedSession, SpeechLMStage
+from cosyvoice_cpu.runtime.vocoder import VocoderStage
 from cosyvoice_cpu.stage_api import FlowCondition
-from cosyvoice_cpu.synthesis.rules import decoding_rules
 
-if TYPE_CHECKING:
-    from cosyvoice_cpu.frontend.prepare import FrontEndModels
-    from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
-
-_ENGINES = {
-    "speech_lm": ("_speech_lm",),
-    "flow": ("_flow_encoder", "_flow_estimator"),
-    "vocoder": ("_vocoder",),
+_PARTS: dict[str, tuple[ComponentName, ...]] = {
+    "speech_lm": ("speech_lm",),
+    "flow": ("flow_encoder", "flow_estimator"),
+    "vocoder": ("vocoder",),
 }
+Part = TypeVar("Part")
 
 
 class BundleStages(ComposedStages):
-    """Implements `cosyvoice_cpu.stage_api.Stages`; engines open when a stage is first used."""
+    """Implements `cosyvoice_cpu.stage_api.Stages`; graphs open when a stage is first used.
 
-    def __init__(self, bundle: Bundle, threads: int, *, low_memory: bool = False) -> None:
-        """With `low_memory` only the engines of the stage in use stay open."""
+    May be used from several threads at once.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        threads: int,
+        *,
+        low_memory: bool = False,
+        engines: Engines | None = None,
+        recording: Recording | None = None,
+    ) -> None:
+        """With `low_memory` only the graphs of the stage in use stay open.
+
+        `engines` take the place of the manifest's for single components. Graphs opened for
+        `recording` write down what their kernels take.
+        """
         self.bundle = bundle
         self.threads = threads
         self.low_memory = low_memory
-        super().__init__(decoding_rules(bundle.manifest), bundle.manifest.synthesis.cfg_rate)
+        self._engines = engines
+        self._options = EngineOptions(threads, low_memory, recording)
+        self._open: dict[ComponentName, Any] = {}  # what was opened, by component
+        self._lock = threading.RLock()
+        super().__init__(bundle.manifest.audio, bundle.manifest.synthesis)
 
     @classmethod
     def load(
-        cls, path: Path, threads: int = 1, *, trust: bool = False, low_memory: bool = False
+        cls,
+        path: Path,
+        threads: int = 1,
+        *,
+        trust: bool = False,
+        low_memory: bool = False,
+        engines: Engines | None = None,
+        recording: Recording | None = None,
     ) -> BundleStages:
         """Check the bundle at `path` and prepare it; `trust` skips the digests.
 
-        `low_memory` closes the engines of a stage when another one begins.
-
         Raises: BundleError, ManifestError.
         """
-        return cls(open_bundle(path, trust=trust), threads, low_memory=low_memory)
+        bundle = open_bundle(path, trust=trust)
+        return cls(bundle, threads, low_memory=low_memory, engines=engines, recording=recording)
 
     @property
     def manifest(self) -> Manifest:
@@ -66,67 +89,58 @@ class BundleStages(ComposedStages):
     @property
     def max_frames(self) -> int:
         """Mel frames, prompt included, that flow and vocoder take in one piece."""
-        tops = [self._flow_estimator.max_frames, self._vocoder.max_frames]
-        return min([top for top in tops if top], default=self.manifest.synthesis.max_frames)
+        tops = [self._graphs(name).max_frames for name in ("flow_estimator", "vocoder")]
+        return min(self.synthesis.max_frames, *(top for top in tops if top))
 
-    def tokenizer(self) -> TextTokenizer | None:
-        """The text tokenizer, None for a bundle without front end."""
-        if "text_tokenizer" not in self.manifest.components:
-            return None
-        from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
-
-        return TextTokenizer.load(
-            self.bundle.path / "text_tokenizer", self.manifest.generation, in_bundle=True
-        )
-
-    def front_end(self) -> FrontEndModels:
-        """Speaker encoder and speech tokenizer. Raises: BundleError for a bundle without them."""
-        from cosyvoice_cpu.frontend.prepare import FrontEndModels
-
-        missing = {"speaker_encoder", "speech_tokenizer"} - self.manifest.components.keys()
-        if missing:
-            raise BundleError(
-                f"{self.bundle.path} has no {' and no '.join(sorted(missing))}",
-                "export the checkpoint without --no-front-end, or use a ready speaker file",
-            )
-        return FrontEndModels(
-            self.bundle.file("speaker_encoder", "speaker_encoder.onnx"),
-            self.bundle.file("speech_tokenizer", "speech_tokenizer.onnx"),
-        )
-
-    @cached_property
-    def _speech_lm(self) -> SpeechLMEngine:
-        return SpeechLMEngine(self.bundle, self.threads)
-
-    @cached_property
-    def _flow_encoder(self) -> FlowEncoderEngine:
-        return FlowEncoderEngine(self.bundle, self.threads)
-
-    @cached_property
-    def _flow_estimator(self) -> FlowEstimatorEngine:
-        return FlowEstimatorEngine(self.bundle, self.threads, low_memory=self.low_memory)
-
-    @cached_property
-    def _vocoder(self) -> VocoderEngine:
-        return VocoderEngine(self.bundle, self.threads)
+    @property
+    def open_components(self) -> set[ComponentName]:
+        """Components whose graphs are open now, or were not needed since their first use."""
+        with self._lock:
+            return set(self._open)
 
     def release(self, stage: str) -> None:
-        """Close the engines of "speech_lm", "flow" or "vocoder"; their next use opens them again.
+        """Close the graphs of "speech_lm", "flow" or "vocoder"; their next use opens them again.
 
-        Raises: KeyError for another name.
+        Where another thread is using them they close after that. Raises: KeyError for another name.
         """
-        for engine in _ENGINES[stage]:
-            self.__dict__.pop(engine, None)  # what cached_property keeps
+        with self._lock:
+            for name in _PARTS[stage]:
+                self._open.pop(name, None)
 
-    def _begin(self, stage: str) -> None:
-        if self.low_memory:
-            for other in _ENGINES.keys() - {stage}:
-                self.release(other)
+    def _graphs(self, name: ComponentName) -> ComponentGraphs:
+        return ComponentGraphs(self.bundle, name, self._options, self._engines)
 
-    def speech_lm_session(self) -> LMUtterance:
+    def _opened(self, name: ComponentName, make: Callable[[ComponentGraphs], Part]) -> Part:
+        """What `make` made of the component's graphs, now or earlier."""
+        with self._lock:
+            if self.low_memory:
+                for stage, names in _PARTS.items():
+                    if name not in names:
+                        self.release(stage)
+            if name not in self._open:
+                self._open[name] = make(self._graphs(name))
+            part: Part = self._open[name]
+            return part
+
+    def _speech_lm(self) -> SpeechLMStage:
+        return self._opened("speech_lm", lambda graphs: SpeechLMStage(graphs, self.bundle))
+
+    def _flow_encoder(self) -> FlowEncoderStage:
+        return self._opened("flow_encoder", lambda graphs: FlowEncoderStage(graphs, self.synthesis))
+
+    def _flow_estimator(self) -> FlowEstimatorStage:
+        return self._opened(
+            "flow_estimator", lambda graphs: FlowEstimatorStage(graphs, self.synthesis)
+        )
+
+    def _vocoder(self) -> VocoderStage:
+        return self._opened(
+            "vocoder", lambda graphs: VocoderStage(graphs, self.audio, self.synthesis)
+        )
+
+    def speech_lm_session(self) -> CachedSession:
         """An empty KV cache, for a caller that decodes token by token."""
-        self._begin("speech_lm")
-        return self._speech_lm.start()
+        return self._speech_lm().start()
 
     def speech_lm_logits(
         self,
@@ -138,9 +152,10 @@ class BundleStages(ComposedStages):
         embedding: Floats | None = None,
     ) -> Floats:
         """One pass over prompt and forced tokens; `embedding` is unused in generation 3."""
-        session = self.speech_lm_session()
-        rows = self._speech_lm.rows(text_ids, prompt_text_ids, [*prompt_speech_ids, *speech_ids])
-        return session.append(rows, wanted=len(speech_ids) + 1)
+        speech_lm = self._speech_lm()
+        speech = [*prompt_speech_ids, *speech_ids]
+        rows = speech_lm.embedding.rows(text_ids, prompt_text_ids, speech)
+        return speech_lm.start().append(rows, wanted=len(speech_ids) + 1)
 
     def flow_condition(
         self,
@@ -157,16 +172,14 @@ class BundleStages(ComposedStages):
         Raises: SynthesisError if no frame follows the prompt's, or an id is out of range.
         """
         ids = [*prompt_tokens, *tokens]
-        synthesis = self.manifest.synthesis
-        used = len(ids) - (0 if finalize else synthesis.pre_lookahead_tokens)
-        if used * self.manifest.audio.mel_frames_per_token <= len(prompt_mel):
+        used = len(ids) - (0 if finalize else self.synthesis.pre_lookahead_tokens)
+        if self.audio.frames_of(used) <= len(prompt_mel):
             raise SynthesisError(
                 f"{len(ids)} speech tokens leave no mel frame behind the {len(prompt_mel)} "
                 "of the prompt",
                 "give a longer text",
             )
-        self._begin("flow")
-        mu, speaker = self._flow_encoder.encode(ids, embedding, finalize=finalize)
+        mu, speaker = self._flow_encoder().encode(ids, embedding, finalize=finalize)
         cond = np.zeros_like(mu)
         cond[:, : len(prompt_mel)] = np.asarray(prompt_mel, np.float32).T
         return {"mu": mu, "cond": cond, "speaker": speaker}
@@ -183,8 +196,7 @@ class BundleStages(ComposedStages):
         streaming: bool = False,
     ) -> Floats:
         """The estimator once, at one of the solver's times. Raises: UsageError for another t."""
-        self._begin("flow")
-        return self._flow_estimator.velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
+        return self._flow_estimator().velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
 
     def tokens_to_mel(
         self,
@@ -199,7 +211,7 @@ class BundleStages(ComposedStages):
         noise: Floats | None = None,
     ) -> Floats:
         """Raises: UsageError unless `steps` is what the graphs were made for."""
-        made_for = self.manifest.synthesis.solver_steps
+        made_for = self.synthesis.solver_steps
         if steps != made_for:
             raise UsageError(
                 f"this bundle's flow takes {made_for} steps, not {steps}",
@@ -218,17 +230,14 @@ class BundleStages(ComposedStages):
 
     def mel_to_f0(self, mel: Floats, *, finalize: bool = True) -> Floats:
         """Raises: SynthesisError if `mel` is too short."""
-        self._begin("vocoder")
-        return self._vocoder.f0(mel, finalize=finalize)
+        return self._vocoder().f0(mel, finalize=finalize)
 
     def f0_to_source(self, f0: Floats) -> Floats:
         """Raises: SynthesisError beyond the 300 s of the fixed noise."""
-        self._begin("vocoder")
-        return self._vocoder.source(f0)
+        return self._vocoder().source(f0)
 
     def mel_to_waveform(
         self, mel: Floats, *, finalize: bool = True, source: Floats | None = None
     ) -> Floats:
         """Raises: SynthesisError if `mel` is too short or too long, ValueError for a source."""
-        self._begin("vocoder")
-        return self._vocoder.waveform(mel, finalize=finalize, source=source)
+        return self._vocoder().waveform(mel, finalize=finalize, source=source)

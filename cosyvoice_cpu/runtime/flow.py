@@ -1,46 +1,37 @@
-"""Flow encoder and flow estimator on ONNX Runtime."""
+"""What flow encoder and flow estimator are fed, whatever engine runs them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import Component
-from cosyvoice_cpu.bundle.reader import Bundle
+from cosyvoice_cpu.bundle.manifest import Synthesis
 from cosyvoice_cpu.decoding.solver import solver_times
 from cosyvoice_cpu.errors import SynthesisError, UsageError
-from cosyvoice_cpu.runtime.ladder import size_for
-from cosyvoice_cpu.runtime.sessions import SessionLadder, holds_integers, open_session
+from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 
-HALF_STORAGE = "float16-storage"
-_BATCH = 2  # the guided pair that the graphs are made for
+_GUIDED = 2  # rows that the estimator's graphs are made for: conditioned and not
 
 
-def graph_file(variant: str, size: int | None) -> str:
-    """File name of a ladder's graph; size in mel frames, None for the graph of any length."""
-    return f"{variant}.onnx" if size is None else f"{variant}-{size:05d}.onnx"
-
-
-class FlowEncoderEngine:
+class FlowEncoderStage:
     """Tokens to `mu`, speaker embedding to `speaker`."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Raises: BundleError if the component is missing or the engine refuses it."""
-        self._session = open_session(
-            bundle.file("flow_encoder", "flow_encoder.onnx"), threads, prepack=False
-        )
-        self._lookahead = bundle.manifest.synthesis.pre_lookahead_tokens
-        self._vocabulary = bundle.manifest.synthesis.speech_vocabulary
+    def __init__(self, graphs: ComponentGraphs, synthesis: Synthesis) -> None:
+        """Raises: BundleError if the engine refuses the graph."""
+        self._spec = graphs.spec.graph("flow_encoder")
+        self._graph = graphs.open("flow_encoder")
+        self._lookahead = synthesis.pre_lookahead_tokens
+        self._vocabulary = synthesis.speech_vocabulary
 
     def encode(
         self, tokens: Sequence[int], embedding: Floats, *, finalize: bool
     ) -> tuple[Floats, Floats]:
-        """`mu` [80, frames] and `speaker` [80]; the last 3 tokens are context unless `finalize`.
+        """`mu` [mel bins, frames] and `speaker` [mel bins].
 
-        Negative ids count as 0. Raises: SynthesisError for ids outside the vocabulary.
+        The last `pre_lookahead_tokens` are context unless `finalize`. Negative ids count as 0.
+        Raises: SynthesisError for ids outside the vocabulary.
         """
         ids = np.maximum(np.asarray(tokens, np.int64), 0)
         if len(ids) and ids.max() >= self._vocabulary:
@@ -51,44 +42,18 @@ class FlowEncoderEngine:
         known = np.ones(len(ids), np.float32)
         if finalize:
             ids, known = (np.pad(array, (0, self._lookahead)) for array in (ids, known))
-        mu, speaker = self._session.run(
-            ["mu", "speaker"],
-            {
-                "tokens": ids,
-                "known": known,
-                "embedding": np.asarray(embedding, np.float32).reshape(1, -1),
-            },
-        )
+        feed = self._spec.feed(ids, known, np.reshape(embedding, (1, -1)))
+        mu, speaker = self._spec.results(self._graph.run(feed))
         return mu, speaker[0]
 
 
-class FlowEstimatorEngine:
+class FlowEstimatorStage:
     """Velocity at one of the solver's steps, padded to the ladder."""
 
-    def __init__(self, bundle: Bundle, threads: int, *, low_memory: bool = False) -> None:
-        """Graphs open when first needed; `low_memory` leaves integer weights in the mapped file.
-
-        Raises: BundleError if the component is missing.
-        """
-        self._component: Component = bundle.component("flow_estimator")
-        self._times = solver_times(bundle.manifest.synthesis.solver_steps)
-        self._sizes = self._component.shapes.sizes
-        prepack = holds_integers(self._component) and not low_memory
-
-        def open_size(variant: str, size: int | None) -> Any:
-            return open_session(
-                bundle.file("flow_estimator", graph_file(variant, size)),
-                threads,
-                prepack=prepack,
-                fold=self._component.precision != HALF_STORAGE,
-            )
-
-        self._ladder = SessionLadder(open_size, private_weights=prepack)
-
-    @property
-    def max_frames(self) -> int | None:
-        """The ladder's top, None if any length works."""
-        return self._sizes[-1] if self._sizes else None
+    def __init__(self, graphs: ComponentGraphs, synthesis: Synthesis) -> None:
+        """Graphs open when first needed."""
+        self._graphs = graphs
+        self._times = solver_times(synthesis.solver_steps)
 
     def velocity(
         self,
@@ -101,7 +66,7 @@ class FlowEstimatorEngine:
         *,
         streaming: bool = False,
     ) -> Floats:
-        """Velocity [B, 80, T], zero where `mask` is; shapes as in the stage API.
+        """Velocity [B, mel bins, T], zero where `mask` is; shapes as in the stage API.
 
         Rows that share a time and a number of frames are computed in pairs. Raises: UsageError for
         a time that is none of the solver's or a mask that is not right padding, SynthesisError for
@@ -114,11 +79,11 @@ class FlowEstimatorEngine:
         while waiting:
             first = waiting[0]
             pair = [i for i in waiting if (steps[i], frames[i]) == (steps[first], frames[first])]
-            pair = pair[:_BATCH]
+            pair = pair[:_GUIDED]
             waiting = [i for i in waiting if i not in pair]
             rows = [pair[0], pair[-1]]
             out = self._pair(
-                *(x[rows], mu[rows], speaker[rows], cond[rows]),
+                *(x[rows], mu[rows], cond[rows], speaker[rows]),
                 step=steps[first],
                 frames=frames[first],
                 streaming=streaming,
@@ -131,32 +96,20 @@ class FlowEstimatorEngine:
         self,
         x: Floats,
         mu: Floats,
-        speaker: Floats,
         cond: Floats,
+        speaker: Floats,
         *,
         step: int,
         frames: int,
         streaming: bool,
     ) -> Floats:
-        """x, mu, cond [2, 80, >= frames], speaker [2, 80] to [2, 80, frames]."""
-        size = None
-        if self._sizes:
-            size = size_for(frames, self._sizes)
-            if size is None:
-                raise SynthesisError(
-                    f"{frames} mel frames exceed the bundle's longest graph of {self._sizes[-1]}",
-                    "shorten text or prompt, or export with a larger --max-seconds",
-                )
-        session = self._ladder.get("chunked" if streaming else "full", size)
-        padding = ((0, 0), (0, 0), (0, (size or frames) - frames))
-        feed = {
-            name: np.pad(array[:, :, :frames].astype(np.float32, copy=False), padding)
-            for name, array in (("x", x), ("mu", mu), ("cond", cond))
-        }
-        feed["speaker"] = np.asarray(speaker, np.float32)
-        feed["step"] = np.array(step)
-        feed["valid_frames"] = np.array([frames])
-        velocity: Floats = session.run(["velocity"], feed)[0]
+        """x, mu, cond [2, mel bins, >= frames], speaker [2, mel bins] to [2, mel bins, frames]."""
+        variant = "chunked" if streaming else "full"
+        graph, size = self._graphs.for_frames(variant, frames)
+        padding = ((0, 0), (0, 0), (0, size - frames))
+        padded = (np.pad(array[:, :, :frames], padding) for array in (x, mu, cond))
+        spec = self._graphs.spec.graph(variant)
+        (velocity,) = spec.results(graph.run(spec.feed(*padded, speaker, step, [frames])))
         return velocity[:, :, :frames]
 
     def _step(self, time: float) -> int:

@@ -1,4 +1,4 @@
-"""The ladder of sizes of static-shape graphs.
+"""The graphs of a component and the ladder of their sizes.
 
 Static graphs exist for a few lengths only, a request is padded to the next one. Steps are 50 mel
 frames (1 s) at the bottom and 8 % further up: with prompts of 3 to 10 s and sentences of 2 to 12 s
@@ -8,11 +8,28 @@ that is 5.2 % more arithmetic than no padding at all, with 33 graphs up to 60 s.
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+
+from cosyvoice_cpu.bundle.manifest import ComponentName
+from cosyvoice_cpu.bundle.reader import Bundle
+from cosyvoice_cpu.errors import SynthesisError
+from cosyvoice_cpu.runtime.graph import (
+    Engine,
+    EngineOptions,
+    Graph,
+    GraphSource,
+    engine_named,
+)
 
 GRID_FRAMES = 50  # one second of mel, one block of the streaming mask
 STEP_SHARE = 0.08
+_OPEN_SIZES = 3  # graphs of one ladder kept open: the size of the last requests and its neighbours
+
+Engines = Mapping[ComponentName, Engine | str]
+"""Engines that take the place of those in the manifest, by themselves or by name."""
 
 
 def ladder_sizes(top: int, first: int = 2 * GRID_FRAMES) -> list[int]:
@@ -29,3 +46,76 @@ def size_for(frames: int, sizes: Sequence[int]) -> int | None:
     """The smallest of the ascending `sizes` that holds `frames`, None if none does."""
     index = bisect_left(sizes, frames)
     return sizes[index] if index < len(sizes) else None
+
+
+class GraphLadder:
+    """Graphs by variant and size, opened when first needed; the last few stay open.
+
+    A size whose graph keeps the weights for itself (`Graph.private_weights`) is open alone. May be
+    used from several threads: a graph that is closed here lives on where it is in use.
+    """
+
+    def __init__(self, open_size: Callable[[str, int | None], Graph]) -> None:
+        self._open_size = open_size
+        self._graphs: OrderedDict[tuple[str, int | None], Graph] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, variant: str, size: int | None) -> Graph:
+        """The graph of `variant` for `size` (None: the graph for any length)."""
+        key = (variant, size)
+        with self._lock:
+            if key not in self._graphs:
+                private = any(graph.private_weights for graph in self._graphs.values())
+                while len(self._graphs) >= (1 if private else _OPEN_SIZES):
+                    self._graphs.popitem(last=False)
+                self._graphs[key] = self._open_size(variant, size)
+            self._graphs.move_to_end(key)
+            return self._graphs[key]
+
+
+class ComponentGraphs:
+    """The graphs of one component of a bundle, on the engine that was chosen for it."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        name: ComponentName,
+        options: EngineOptions,
+        engines: Engines | None = None,
+    ) -> None:
+        """`engines` may name another engine for it than the manifest does.
+
+        Raises: BundleError if the bundle lacks the component or names an unknown engine.
+        """
+        component = bundle.component(name)
+        self._bundle, self._name, self._options = bundle, name, options
+        engine = (engines or {}).get(name, component.engine)
+        self._engine = engine_named(engine) if isinstance(engine, str) else engine
+        self.spec = GraphSource(bundle, name, "").component_spec
+        self.sizes = [] if self._engine.any_length else component.shapes.sizes
+        self._ladder = GraphLadder(self.open)
+
+    def open(self, variant: str, size: int | None = None) -> Graph:
+        """A graph of its own for the caller. Raises: BundleError if the engine refuses it."""
+        source = GraphSource(self._bundle, self._name, variant, size)
+        return self._engine.open(source, self._options)
+
+    @property
+    def max_frames(self) -> int | None:
+        """The ladder's top, None if any length works."""
+        return self.sizes[-1] if self.sizes else None
+
+    def for_frames(self, variant: str, frames: int) -> tuple[Graph, int]:
+        """A graph that holds `frames`, and how many it takes, padding included.
+
+        Raises: SynthesisError if the ladder ends below.
+        """
+        if not self.sizes:
+            return self._ladder.get(variant, None), frames
+        size = size_for(frames, self.sizes)
+        if size is None:
+            raise SynthesisError(
+                f"{frames} mel frames exceed the bundle's longest graph of {self.sizes[-1]}",
+                "shorten text or prompt, or export with a larger --max-seconds",
+            )
+        return self._ladder.get(variant, size), size

@@ -1,20 +1,21 @@
-"""Speech LM on ONNX Runtime: one graph for prefill and decode, KV cache in place."""
+"""What the speech LM is fed, whatever engine runs it: embedding rows, and its KV cache in place."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import count
 
 import numpy as np
-import onnxruntime as ort
-from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import SpeechIds
 from cosyvoice_cpu.bundle.reader import Bundle
-from cosyvoice_cpu.errors import SynthesisError, TextError
+from cosyvoice_cpu.errors import SynthesisError, TextError, first_line
+from cosyvoice_cpu.generations import TensorSpec
+from cosyvoice_cpu.generations.components import WEIGHTS_FILE, Arrays, CacheSpec
 from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
-from cosyvoice_cpu.runtime.sessions import holds_integers, open_session
+from cosyvoice_cpu.runtime.graph import Graph
+from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 
 _FIRST_CAPACITY = 512  # positions; a sentence of 10 s with its prompt
 
@@ -24,7 +25,7 @@ class EmbeddingRows:
 
     def __init__(self, bundle: Bundle) -> None:
         """Raises: BundleError if the component or a table is missing."""
-        weights = bundle.file("speech_lm", "weights.safetensors")
+        weights = bundle.file("speech_lm", WEIGHTS_FILE)
         self._ids: SpeechIds = bundle.manifest.synthesis.special_ids
         self._text = EmbeddingTable(weights, "text_embedding")
         self._speech = EmbeddingTable(weights, "speech_embedding")
@@ -56,47 +57,50 @@ class EmbeddingRows:
         return self._speech([token_id])
 
 
-class SpeechLMEngine(EmbeddingRows):
-    """Session and tables; utterances are `start()`ed on it one at a time or side by side."""
+class SpeechLMStage:
+    """Graph and tables; sessions are `start()`ed on it one at a time or side by side."""
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        """Raises: BundleError if the component is missing or the engine refuses it."""
-        super().__init__(bundle)
-        self._session = open_session(
-            bundle.file("speech_lm", "speech_lm.onnx"),
-            threads,
-            prepack=holds_integers(bundle.component("speech_lm")),
-        )
-        cache = {
-            entry.name: entry.shape
-            for entry in self._session.get_inputs()
-            if entry.name.startswith("past_key_")
-        }
-        self._layers = len(cache)
-        _, self._kv_heads, _, self._head_dim = cache["past_key_0"]
+    def __init__(self, graphs: ComponentGraphs, bundle: Bundle) -> None:
+        """Raises: BundleError if the engine refuses the graph, or a table is missing."""
+        self.embedding = EmbeddingRows(bundle)
+        self.spec = graphs.spec.graph("speech_lm")
+        self.graph = graphs.open("speech_lm")
+        self.caches = layer_caches(self.graph, self.spec.caches)
 
-    def start(self) -> LMUtterance:
-        """An empty KV cache on this session."""
-        return LMUtterance(self, self._session, self._layers, self._kv_heads, self._head_dim)
+    def start(self) -> CachedSession:
+        """A session with an empty KV cache."""
+        return CachedSession(self)
 
 
-class LMUtterance:
-    """One utterance: its KV cache, as buffers that the graph reads and writes in place.
+def layer_caches(
+    graph: Graph, caches: Sequence[CacheSpec]
+) -> list[tuple[CacheSpec, TensorSpec, TensorSpec]]:
+    """Each cache of each layer that `graph` has: its record, its input and output as they are."""
+    inputs = {tensor.name: tensor for tensor in graph.inputs}
+    outputs = {tensor.name: tensor for tensor in graph.outputs}
+    found = []
+    for cache in caches:
+        for layer in count():
+            past, present = cache.tensors(layer)
+            if past.name not in inputs:
+                break
+            found.append((cache, inputs[past.name], outputs[present.name]))
+    return found
 
-    Implements `synthesis.decoding.SpeechLMSession`.
+
+class CachedSession:
+    """One utterance: its KV cache, as buffers that the engine reads and writes in place.
+
+    Implements `cosyvoice_cpu.stage_api.SpeechLMSession`. Each layer has a key and a value buffer
+    [1, KV heads, capacity, head width], of which the first `length` positions have been written;
+    the rest holds the initial value of the component table.
     """
 
-    def __init__(
-        self, engine: SpeechLMEngine, session: Any, layers: int, kv_heads: int, head_dim: int
-    ) -> None:
-        self._engine = engine
-        self._session = session
-        self._names = [f"{part}_{i}" for i in range(layers) for part in ("key", "value")]
-        self._shape = (1, kv_heads, 0, head_dim)
-        self._cache: dict[str, NDArray[np.float32]] = {}
+    def __init__(self, stage: SpeechLMStage) -> None:
+        self._stage = stage
+        self._buffers: Arrays = {}  # by the past's name
         self._capacity = 0
         self._length = 0
-        self._binding = session.io_binding()
 
     def prefill(
         self,
@@ -105,35 +109,31 @@ class LMUtterance:
         prompt_speech_ids: Sequence[int],
     ) -> Floats:
         """Logits [rows] of the first token."""
-        rows = self._engine.rows(text_ids, prompt_text_ids, prompt_speech_ids)
+        rows = self._stage.embedding.rows(text_ids, prompt_text_ids, prompt_speech_ids)
         first: Floats = self.append(rows, wanted=1)[0]
         return first
 
     def step(self, token_id: int) -> Floats:
         """Logits [rows] of the token after `token_id`."""
-        following: Floats = self.append(self._engine.speech_row(token_id), wanted=1)[0]
+        row = self._stage.embedding.speech_row(token_id)
+        following: Floats = self.append(row, wanted=1)[0]
         return following
 
     def append(self, rows: Floats, wanted: int) -> Floats:
         """Read embedding rows [S, hidden]; logits [wanted, table rows] of the last `wanted`."""
-        count = len(rows)
-        total = self._length + count
+        read = len(rows)
+        total = self._length + read
         self._reserve(total)
-        binding = self._binding
-        binding.bind_cpu_input("inputs_embeds", np.ascontiguousarray(rows[None]))
-        binding.bind_cpu_input("rows", np.arange(count - wanted, count))
-        binding.bind_cpu_input("last_position", np.array([total - 1], np.int32))
-        binding.bind_cpu_input("total_length", np.array([total], np.int32))
-        binding.bind_output("logits")
+        spec = self._stage.spec
+        feed = spec.feed(rows[None], np.arange(read - wanted, read), [total - 1], [total])
         try:
-            self._session.run_with_iobinding(binding)
-        except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+            (logits,) = spec.results(self._graph.run(feed))
+        except Exception as error:  # engines' exceptions have no common class of their own
             raise SynthesisError(
-                f"the speech LM fails at {total} positions ({str(error).splitlines()[0][:300]})",
+                f"the speech LM fails at {total} positions ({first_line(error)})",
                 "give shorter texts; if that doesn't help, export the checkpoint again",
             ) from error
         self._length = total
-        logits: Floats = binding.get_outputs()[-1].numpy()
         return logits
 
     def _reserve(self, positions: int) -> None:
@@ -143,19 +143,17 @@ class LMUtterance:
         capacity = max(_FIRST_CAPACITY, self._capacity)
         while capacity < positions:
             capacity *= 2
-        shape = (*self._shape[:2], capacity, self._shape[3])
-        for name in self._names:
-            buffer = np.zeros(shape, np.float32)
+        present: Arrays = {}
+        for cache, past, written in self._stage.caches:
+            shape = [1 if isinstance(dim, str) else dim for dim in past.shape]
+            shape[cache.axis] = capacity
+            buffer = np.full(shape, cache.initial, past.dtype)
             if self._length:
-                buffer[:, :, : self._length] = self._cache[name][:, :, : self._length]
-            self._cache[name] = buffer
+                kept = [slice(None)] * cache.axis + [slice(self._length)]
+                buffer[tuple(kept)] = self._buffers[past.name][tuple(kept)]
+            self._buffers[past.name] = present[written.name] = buffer
         self._capacity = capacity
-        # Bound anew: the binding holds addresses. Past and present are the same memory.
-        self._binding = self._session.io_binding()
-        for name in self._names:
-            value = ort.OrtValue.ortvalue_from_numpy(self._cache[name])
-            self._binding.bind_ortvalue_input(f"past_{name}", value)
-            self._binding.bind_ortvalue_output(f"present_{name}", value)
+        self._graph = self._stage.graph.bind(self._buffers, present)  # anew: other memory
 
 
 def _require_within(

@@ -21,6 +21,7 @@ import numpy as np
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.decoding.length_guard import DEFAULT_RETRIES
 from cosyvoice_cpu.decoding.silence import shorten_silence
+from cosyvoice_cpu.decoding.token_loop import token_limits
 from cosyvoice_cpu.errors import SynthesisError, TextError
 from cosyvoice_cpu.frontend import writing_systems
 from cosyvoice_cpu.frontend.sentences import LONGEST, split_sentences
@@ -30,13 +31,12 @@ from cosyvoice_cpu.synthesis.postprocessing import change_speed, fade_edges
 from cosyvoice_cpu.synthesis.prompts import Prompt
 from cosyvoice_cpu.synthesis.report import Progress, Report, StageClock
 from cosyvoice_cpu.synthesis.retries import Speech, make_speech
-from cosyvoice_cpu.synthesis.rules import SynthesisRules
 
 Encode = Callable[[str], list[int]]
 
 log = logging.getLogger(__name__)
 
-EXPECTED_TOKENS_PER_UNIT = 6.0  # for a text id, or a Han character: 4 a second
+EXPECTED_SECONDS_PER_UNIT = 0.24  # for a text id, or a Han character
 _DONE_BEFORE = {"speech_lm": 0.0, "flow": 0.35, "vocoder": 0.9}  # share of a piece's work
 
 
@@ -68,9 +68,8 @@ class _Piece:
 class Pipeline:
     """Speaks requests. Holds nothing of a request, so one pipeline serves several threads."""
 
-    def __init__(self, stages: Stages, rules: SynthesisRules, encode: Encode) -> None:
+    def __init__(self, stages: Stages, encode: Encode) -> None:
         self.stages = stages
-        self.rules = rules
         self.encode = encode
 
     def speak(self, request: Request) -> Iterator[Audio]:
@@ -86,15 +85,15 @@ class Pipeline:
 
     def _room(self, request: Request) -> int:
         """Speech tokens that fit behind the prompt; the vocoder sees the mel at its new speed."""
-        rules = self.rules
-        prompt_frames = len(request.prompt.tokens) * rules.frames_per_token
-        frames = min(rules.max_frames - prompt_frames, int(rules.max_frames * request.speed))
-        room = frames // rules.frames_per_token
-        if room < rules.token_rate:
-            frame_rate = rules.token_rate * rules.frames_per_token
+        audio, most = self.stages.audio, self.stages.max_frames
+        prompt_frames = len(request.prompt.mel)
+        frames = min(most - prompt_frames, int(most * request.speed))
+        room = audio.tokens_within(frames)
+        if room < audio.token_rate:
+            prompt_s, most_s = (float(count / audio.frame_rate) for count in (prompt_frames, most))
             raise SynthesisError(
-                f"the speaker's clip of {prompt_frames / frame_rate:.1f} s leaves less than a"
-                f" second of the {rules.max_frames / frame_rate:.1f} s that this bundle takes",
+                f"the speaker's clip of {prompt_s:.1f} s leaves less than a"
+                f" second of the {most_s:.1f} s that this bundle takes",
                 "cache the speaker with a shorter clip, or export with a larger --max-seconds",
             )
         return room
@@ -105,7 +104,7 @@ class _Run:
 
     def __init__(self, pipeline: Pipeline, request: Request, room: int) -> None:
         self._stages = pipeline.stages
-        self._rules = pipeline.rules
+        self._audio, self._synthesis = pipeline.stages.audio, pipeline.stages.synthesis
         self._encode = pipeline.encode
         self._request = request
         self._room = room
@@ -124,7 +123,7 @@ class _Run:
             prompt = self._request.prompt
             system_ids = self._encode(prompt.text) if prompt.text else []
             self._prompt_ids = [*system_ids, *prompt.transcript_ids]
-            longest = int(self._room / EXPECTED_TOKENS_PER_UNIT)
+            longest = int(self._room / self._audio.token_rate / EXPECTED_SECONDS_PER_UNIT)
             for piece in self._pieces(text, min(LONGEST, max(1, longest))):
                 if writing_systems.has_speech(piece.text):
                     self._waiting.append(piece)
@@ -147,7 +146,6 @@ class _Run:
             with self._clock.stage("speech_lm"):
                 speech = make_speech(
                     self._stages,
-                    self._rules,
                     self._request.prompt,
                     self._prompt_ids,
                     piece.ids,
@@ -177,7 +175,7 @@ class _Run:
 
     def _parts(self, piece: _Piece) -> list[_Piece]:
         """Shorter pieces of `piece`, if it may outgrow the room and can be cut; else none."""
-        _, most = self._rules.decoding.token_limits(len(piece.ids))
+        _, most = token_limits(self._synthesis, len(piece.ids))
         if most <= self._room:
             return []
         longest = piece.units * 4 // 5  # sentences are gathered to two thirds of it: about a half
@@ -186,7 +184,7 @@ class _Run:
 
     def _finish(self, piece: _Piece, speech: Speech) -> Audio:
         """Speech tokens to audio. Raises: SynthesisError without tokens or for broken numbers."""
-        rules, prompt = self._rules, self._request.prompt
+        synthesis, prompt = self._synthesis, self._request.prompt
         if not speech.tokens:
             raise SynthesisError(
                 f"no speech came of {_quote(piece.text)} in {speech.retries + 1} attempts",
@@ -195,11 +193,11 @@ class _Run:
         self._tell("flow", piece)
         with self._clock.stage("flow"):
             mel = self._stages.tokens_to_mel(
-                shorten_silence(speech.tokens, rules.silent_tokens, rules.silent_run_limit),
+                shorten_silence(speech.tokens, synthesis.silent_tokens, synthesis.silent_run_limit),
                 prompt_tokens=prompt.tokens,
                 prompt_mel=prompt.mel,
                 embedding=prompt.embedding,
-                steps=rules.solver_steps,
+                steps=synthesis.solver_steps,
             )
         _require_finite(mel, "flow")
         self._tell("vocoder", piece)
@@ -210,7 +208,7 @@ class _Run:
 
     def _deliver(self, samples: Floats, speech: Speech) -> Audio:
         """The audio with its report; what is counted for the next piece starts anew."""
-        rate = self._rules.sample_rate
+        rate = self._audio.sample_rate
         report = Report(
             seconds_audio=len(samples) / rate,
             first_audio_s=time.perf_counter() - self._request.started,
@@ -228,7 +226,7 @@ class _Run:
         if self._request.progress is None:
             return
         units = piece.units + sum(waiting.units for waiting in self._waiting)
-        seconds = units * EXPECTED_TOKENS_PER_UNIT / self._rules.token_rate / self._request.speed
+        seconds = units * EXPECTED_SECONDS_PER_UNIT / self._request.speed
         done = (self._number + _DONE_BEFORE[stage]) / (self._number + 1 + len(self._waiting))
         self._request.progress(stage, done, self._spoken_seconds + seconds)
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cosyvoice_cpu.decoding.length_guard import Trouble, attempt_seed, find_trouble
+from cosyvoice_cpu.decoding.token_loop import token_limits
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.prompts import Prompt
-from cosyvoice_cpu.synthesis.rules import SynthesisRules
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,6 @@ class Speech:
 
 def make_speech(
     stages: Stages,
-    rules: SynthesisRules,
     prompt: Prompt,
     prompt_text_ids: Sequence[int],
     text_ids: Sequence[int],
@@ -43,7 +42,7 @@ def make_speech(
     flow and the vocoder can take. A piece that fills the room is not tried again if it can be cut.
     Raises: whatever the speech LM raises.
     """
-    least, most = rules.decoding.token_limits(len(text_ids))
+    least, most = token_limits(stages.synthesis, len(text_ids))
     most = min(most, room)
     attempts: list[tuple[Trouble, list[int]]] = []
     for retry in range(retries + 1):
@@ -57,7 +56,11 @@ def make_speech(
             embedding=prompt.embedding,
         )
         trouble = find_trouble(
-            tokens, text_ids=len(text_ids), max_tokens=most, silent=rules.silent_tokens
+            tokens,
+            text_ids=len(text_ids),
+            max_tokens=most,
+            token_rate=stages.audio.token_rate,
+            silent=stages.synthesis.silent_tokens,
         )
         if trouble is None:
             return Speech(tokens, retry, None, _warnings(piece, attempts))

@@ -11,57 +11,32 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
 
-from cosyvoice_cpu.bundle.manifest import SPEAKERS_FOLDER, Manifest
+from cosyvoice_cpu.bundle.manifest import SPEAKERS_FOLDER
+from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.decoding.length_guard import DEFAULT_RETRIES
 from cosyvoice_cpu.errors import BundleError, UsageError
+from cosyvoice_cpu.frontend.bundle_models import front_end_models, text_tokenizer
 from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.clip_quality import best_cut
 from cosyvoice_cpu.frontend.normalizer import normalize as spell_out
-from cosyvoice_cpu.frontend.onnx_models import FrontEndModels
 from cosyvoice_cpu.frontend.prepare import PreparedSpeaker, prepare_speaker
 from cosyvoice_cpu.frontend.prompt_spec import mel_settings, voice_model
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.runtime.ladder import Engines
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.audio import Audio, join
 from cosyvoice_cpu.synthesis.pipeline import Encode, Pipeline, Request
 from cosyvoice_cpu.synthesis.postprocessing import check_speed
 from cosyvoice_cpu.synthesis.prompts import Voice, build_prompt
 from cosyvoice_cpu.synthesis.report import Progress
-from cosyvoice_cpu.synthesis.rules import SynthesisRules, synthesis_rules
+from cosyvoice_cpu.system.threads import resolve_threads
 
-__all__ = ["Audio", "SpeechBundle", "Synthesizer"]
+__all__ = ["Audio", "Synthesizer"]
 
 _LARGEST_SEED = 2**63 - 1
-
-
-class SpeechBundle(Stages, Protocol):
-    """The stages of a bundle, and what else of it the synthesizer reads."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The bundle's manifest."""
-        ...
-
-    @property
-    def bundle_path(self) -> Path:
-        """The bundle's folder."""
-        ...
-
-    @property
-    def max_frames(self) -> int:
-        """Mel frames, prompt included, that the largest graphs take."""
-        ...
-
-    def tokenizer(self) -> TextTokenizer | None:
-        """The text tokenizer; None if the checkpoint had none."""
-        ...
-
-    def front_end(self) -> FrontEndModels:
-        """Speaker encoder and speech tokenizer. Raises: BundleError without them."""
-        ...
 
 
 class Synthesizer:
@@ -70,12 +45,11 @@ class Synthesizer:
     def __init__(
         self,
         stages: Stages,
-        rules: SynthesisRules,
         encode: Encode,
         find_speaker: Callable[[str | None], Voice],
         normalize: Callable[[str], str],
     ) -> None:
-        self._pipeline = Pipeline(stages, rules, encode)
+        self._pipeline = Pipeline(stages, encode)
         self._find_speaker = find_speaker
         self._normalize = normalize
 
@@ -86,29 +60,27 @@ class Synthesizer:
         threads: int | None = None,
         *,
         speakers: str | Path | None = None,
+        engines: Engines | None = None,
     ) -> Synthesizer:
         """The synthesizer of the bundle at `bundle`.
 
         `threads` None takes the physical cores at hand. `speakers` is a folder of speaker files
-        that comes before the bundle's own. Raises: BundleError, ManifestError, UsageError.
+        that comes before the bundle's own. `engines` run single components in place of the
+        manifest's. Raises: BundleError, ManifestError, UsageError.
         """
-        from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-        from cosyvoice_cpu.system.threads import resolve_threads
-
-        stages = BundleStages.load(Path(bundle), resolve_threads(threads))
+        stages = BundleStages.load(Path(bundle), resolve_threads(threads), engines=engines)
         return cls.of_bundle(stages, speakers=speakers)
 
     @classmethod
-    def of_bundle(cls, bundle: SpeechBundle, *, speakers: str | Path | None = None) -> Synthesizer:
+    def of_bundle(cls, stages: BundleStages, *, speakers: str | Path | None = None) -> Synthesizer:
         """The synthesizer of a bundle that is loaded already. Raises: BundleError."""
-        folders = [bundle.bundle_path / SPEAKERS_FOLDER]
+        folders = [stages.bundle_path / SPEAKERS_FOLDER]
         if speakers is not None:
             folders.insert(0, Path(speakers))
-        model = voice_model(bundle.manifest)
+        model = voice_model(stages.manifest)
         return cls(
-            bundle,
-            synthesis_rules(bundle.manifest, bundle.max_frames),
-            _tokenizer_of(bundle).encode,
+            stages,
+            _tokenizer_of(stages.bundle).encode,
             lambda name: find_speaker(folders, name, model),
             spell_out,
         )
@@ -116,7 +88,7 @@ class Synthesizer:
     @property
     def sample_rate(self) -> int:
         """Hz of all audio."""
-        return self._pipeline.rules.sample_rate
+        return self._pipeline.stages.audio.sample_rate
 
     def speak(
         self,
@@ -184,14 +156,14 @@ class Synthesizer:
             voice = self._find_speaker(speaker)
         else:
             voice = speaker
-        rules = self._pipeline.rules
+        synthesis = self._pipeline.stages.synthesis
         prompt, target = build_prompt(
             text,
             voice,
             mode=mode,
             instruct=instruct,
-            system_prefix=rules.system_prefix,
-            end_of_prompt=rules.end_of_prompt,
+            system_prefix=synthesis.system_prefix,
+            end_of_prompt=synthesis.end_of_prompt,
         )
         if normalize:
             target = self._normalize(target)
@@ -209,7 +181,7 @@ class Synthesizer:
 
 
 def speaker_from_clip(
-    bundle: SpeechBundle,
+    bundle: Bundle,
     name: str,
     clip: str | Path,
     transcript: str = "",
@@ -222,7 +194,7 @@ def speaker_from_clip(
     Raises: AudioError if the clip can't be read or can't serve, TextError for the transcript,
     SpeakerError for the name, BundleError if the bundle has no front end.
     """
-    models, tokenizer = bundle.front_end(), _tokenizer_of(bundle)
+    models, tokenizer = front_end_models(bundle), _tokenizer_of(bundle)
     samples, rate = load_clip(clip, trim=trim)
     if trim:
         start, end = best_cut(samples, rate)
@@ -240,11 +212,11 @@ def speaker_from_clip(
     )
 
 
-def _tokenizer_of(bundle: SpeechBundle) -> TextTokenizer:
-    tokenizer = bundle.tokenizer()
+def _tokenizer_of(bundle: Bundle) -> TextTokenizer:
+    tokenizer = text_tokenizer(bundle)
     if tokenizer is None:
         raise BundleError(
-            f"{bundle.bundle_path} has no text_tokenizer, so it speaks from ids only",
+            f"{bundle.path} has no text_tokenizer, so it speaks from ids only",
             "export a checkpoint with its CosyVoice-BlankEN folder, without --no-front-end",
         )
     return tokenizer

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support.places import DATA
 
+from cosyvoice_cpu.bundle.manifest import Sampling
 from cosyvoice_cpu.decoding.sampling import (
-    SamplingSettings,
     generator_for,
     greedy,
     nucleus,
@@ -20,7 +20,7 @@ from cosyvoice_cpu.decoding.sampling import (
 from cosyvoice_cpu.errors import SynthesisError, UsageError
 
 REFERENCE = np.load(DATA / "synthesis_reference.npz")
-DEFAULT = SamplingSettings()
+DEFAULT = Sampling(top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
 LOGITS = arrays(np.float32, st.integers(2, 60), elements=st.floats(-30, 30, width=32))
 
 

@@ -7,15 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.places import DATA
-from support.table_stages import GENERATION, VOCABULARY, random_lm
+from support.table_stages import GENERATION, SMALL, VOCABULARY, random_lm
 
 from cosyvoice_cpu.decoding.silence import shorten_silence
 from cosyvoice_cpu.decoding.solver import solve, solver_times, time_grid
-from cosyvoice_cpu.decoding.token_loop import DecodingRules, generate
+from cosyvoice_cpu.decoding.token_loop import generate, token_limits
 from cosyvoice_cpu.errors import TextError, UsageError
 
 REFERENCE = np.load(DATA / "synthesis_reference.npz")
-RULES = DecodingRules.of(GENERATION, VOCABULARY)
 
 
 @given(
@@ -32,7 +31,7 @@ def test_lengths_stay_within_the_limits_and_no_stop_id_is_returned(
     tokens = generate(
         random_lm(lm, bias),
         [1, 2, 3],
-        RULES,
+        SMALL,
         seed=seed,
         sampler=sampler,
         min_tokens=least,
@@ -44,7 +43,7 @@ def test_lengths_stay_within_the_limits_and_no_stop_id_is_returned(
 
 def test_the_same_seed_gives_the_same_tokens_and_another_seed_gives_others():
     first, again, other = (
-        generate(random_lm(1), [1] * 10, RULES, seed=seed, min_tokens=30) for seed in (5, 5, 6)
+        generate(random_lm(1), [1] * 10, SMALL, seed=seed, min_tokens=30) for seed in (5, 5, 6)
     )
     assert first == again
     assert first != other
@@ -52,53 +51,53 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_gives_others():
 
 def test_the_default_limits_are_2_and_20_tokens_for_each_text_id():
     eager, endless = random_lm(2, stop_bias=50.0), random_lm(2, stop_bias=-50.0)
-    assert len(generate(eager, [1] * 7, RULES)) == 14
-    assert len(generate(endless, [1] * 7, RULES)) == 140
-    assert RULES.token_limits(7) == (14, 140)
+    assert len(generate(eager, [1] * 7, SMALL)) == 14
+    assert len(generate(endless, [1] * 7, SMALL)) == 140
+    assert token_limits(SMALL, 7) == (14, 140)
 
 
 def test_the_prompt_does_not_lengthen_the_limits():
     lm = random_lm(2, stop_bias=-50.0)
-    tokens = generate(lm, [1, 2], RULES, prompt_text_ids=[3] * 9, prompt_speech_ids=[4] * 20)
+    tokens = generate(lm, [1, 2], SMALL, prompt_text_ids=[3] * 9, prompt_speech_ids=[4] * 20)
     assert len(tokens) == 40
     assert lm.prompt == ([1, 2], [3] * 9, [4] * 20)
 
 
 def test_the_original_stop_rule_bans_only_the_first_special_id():
     eager = random_lm(3, stop_bias=50.0)
-    assert generate(eager, [1] * 7, RULES, original_stop_rule=True) == []
+    assert generate(eager, [1] * 7, SMALL, original_stop_rule=True) == []
     only_sos = random_lm(3)
     only_sos.table[:, VOCABULARY] = 50.0
     only_sos.table[:, VOCABULARY + 1 :] = -50.0
-    assert len(generate(only_sos, [1] * 7, RULES, original_stop_rule=True)) == 14
+    assert len(generate(only_sos, [1] * 7, SMALL, original_stop_rule=True)) == 14
 
 
 def test_the_last_token_is_not_fed_when_nothing_more_is_wanted():
     lm = random_lm(4, stop_bias=-50.0)
-    tokens = generate(lm, [1], RULES, max_tokens=5)
+    tokens = generate(lm, [1], SMALL, max_tokens=5)
     assert lm.read == tokens[:4]
 
 
 def test_banning_does_not_write_into_the_engines_buffer():
     lm = random_lm(5)
     before = lm.table.copy()
-    generate(lm, [1] * 4, RULES)
+    generate(lm, [1] * 4, SMALL)
     assert np.array_equal(lm.table, before)
 
 
 def test_a_text_without_ids_is_refused():
     with pytest.raises(TextError, match="there is no text to speak"):
-        generate(random_lm(0), [], RULES)
+        generate(random_lm(0), [], SMALL)
 
 
 @pytest.mark.parametrize(("least", "most"), [(5, 4), (-1, 3), (0, -1)])
 def test_limits_that_contradict_each_other_are_wrong_usage(least, most):
     with pytest.raises(UsageError, match="can't both hold"):
-        generate(random_lm(0), [1], RULES, min_tokens=least, max_tokens=most)
+        generate(random_lm(0), [1], SMALL, min_tokens=least, max_tokens=most)
 
 
 def test_a_maximum_below_the_default_minimum_wins_over_it():
-    assert len(generate(random_lm(6, stop_bias=50.0), [1] * 9, RULES, max_tokens=3)) == 3
+    assert len(generate(random_lm(6, stop_bias=50.0), [1] * 9, SMALL, max_tokens=3)) == 3
 
 
 def test_the_silent_token_rule_is_the_originals():

@@ -65,7 +65,7 @@ def speakers(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
     folder = tmp_path_factory.mktemp("speakers")
     stages = BundleStages.load(tiny_bundle)
-    speaker_from_clip(stages, "anna", CLIP).speaker.save(folder / "anna.safetensors")
+    speaker_from_clip(stages.bundle, "anna", CLIP).speaker.save(folder / "anna.safetensors")
     return folder
 
 

@@ -10,6 +10,7 @@ import pytest
 from support.command_line import CLIP
 from support.fuzz_command import refused
 
+from cosyvoice_cpu.frontend.bundle_models import text_tokenizer
 from cosyvoice_cpu.frontend.sentences import split_sentences
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -103,7 +104,7 @@ def test_there_are_thirty_scripts() -> None:
 def test_a_text_of_any_script_is_cut_without_loss_and_spoken(
     text: str, stages: BundleStages
 ) -> None:
-    tokenizer = stages.tokenizer()
+    tokenizer = text_tokenizer(stages.bundle)
     assert tokenizer is not None
     pieces = split_sentences(text, tokenizer.count)
     assert "".join("".join(pieces).split()) == "".join(text.split())

@@ -9,7 +9,7 @@ from support.command_line import run
 
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
-ENGINES = {"_speech_lm", "_flow_encoder", "_flow_estimator", "_vocoder"}
+NETWORKS = {"speech_lm", "flow_encoder", "flow_estimator", "vocoder"}
 
 
 def speak(stages: BundleStages) -> np.ndarray:
@@ -20,17 +20,17 @@ def speak(stages: BundleStages) -> np.ndarray:
         "embedding": np.ones(192, np.float32),
     }
     tokens = stages.generate_speech_tokens([1, 2, 3], min_tokens=20, max_tokens=20)
-    lm_open = ENGINES & stages.__dict__.keys()
+    lm_open = stages.open_components
     mel = stages.tokens_to_mel(tokens, **prompt)
-    flow_open = ENGINES & stages.__dict__.keys()
+    flow_open = stages.open_components
     waveform = stages.mel_to_waveform(mel)
-    vocoder_open = ENGINES & stages.__dict__.keys()
+    vocoder_open = stages.open_components
     if stages.low_memory:
-        assert lm_open == {"_speech_lm"}
-        assert flow_open == {"_flow_encoder", "_flow_estimator"}
-        assert vocoder_open == {"_vocoder"}
+        assert lm_open == {"speech_lm"}
+        assert flow_open == {"flow_encoder", "flow_estimator"}
+        assert vocoder_open == {"vocoder"}
     else:
-        assert vocoder_open == ENGINES
+        assert vocoder_open == NETWORKS
     return waveform
 
 
@@ -38,7 +38,7 @@ def test_low_memory_keeps_one_stage_open_and_changes_no_sample(tiny_bundle: Path
     plain = speak(BundleStages.load(tiny_bundle))
     frugal = BundleStages.load(tiny_bundle, low_memory=True)
     assert np.array_equal(speak(frugal), plain)
-    assert np.array_equal(speak(frugal), plain)  # engines open again for the next request
+    assert np.array_equal(speak(frugal), plain)  # graphs open again for the next request
 
 
 def test_synth_takes_the_option(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from safetensors.numpy import save_file
 
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
-from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, ladder_sizes, size_for
-from cosyvoice_cpu.runtime.sessions import SessionLadder
+from cosyvoice_cpu.runtime.graph import Graph
+from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, GraphLadder, ladder_sizes, size_for
 from cosyvoice_cpu.system.threads import THREADS_VARIABLE, default_threads, resolve_threads
 
 
@@ -44,29 +45,48 @@ def test_padding_beyond_ten_seconds_is_an_eighth_at_most_and_a_twentieth_on_aver
     assert sum(padding) / len(padding) < 0.05
 
 
+class SizedGraph(Graph):
+    """A graph that knows its size and says when it is closed."""
+
+    inputs = outputs = ()
+
+    def __init__(
+        self, size: int, *, private_weights: bool, closed: Callable[[int], object]
+    ) -> None:
+        self.size, self.private_weights, self._closed = size, private_weights, closed
+
+    def run(self, feed):
+        return {}
+
+    def __del__(self) -> None:
+        self._closed(self.size)
+
+
 def test_a_ladder_opens_a_size_once_and_keeps_the_last_three() -> None:
     opened: list[int | None] = []
-    ladder = SessionLadder(lambda variant, size: opened.append(size) or object())
+
+    def open_size(variant: str, size: int | None) -> Graph:
+        opened.append(size)
+        return SizedGraph(size or 0, private_weights=False, closed=lambda size: None)
+
+    ladder = GraphLadder(open_size)
     sizes = [100, 150, 100, 200, 100, 250, 100, 150]
     for size in sizes:
-        ladder.get("mask", size)
+        ladder.get("full", size)
     assert opened == [100, 150, 200, 250, 150]
 
 
 def test_a_ladder_whose_sizes_each_hold_the_weights_keeps_one_size() -> None:
     open_now: set[int] = set()
 
-    class Session:
-        def __init__(self, size: int) -> None:
-            self.size = size
-            open_now.add(size)
+    def open_size(variant: str, size: int | None) -> Graph:
+        assert not open_now  # the weights are never there twice
+        open_now.add(size or 0)
+        return SizedGraph(size or 0, private_weights=True, closed=open_now.discard)
 
-        def __del__(self) -> None:
-            open_now.discard(self.size)
-
-    ladder = SessionLadder(lambda variant, size: Session(size or 0), private_weights=True)
+    ladder = GraphLadder(open_size)
     for size in (100, 150, 100):
-        assert ladder.get("mask", size).size == size
+        assert ladder.get("full", size).size == size
         assert open_now == {size}
 
 

@@ -14,7 +14,6 @@ from cosyvoice_cpu.bundle.manifest import MANIFEST_NAME
 from cosyvoice_cpu.evaluation.quality.systems import Condition
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.synthesis.prompts import Prompt
-from cosyvoice_cpu.synthesis.rules import synthesis_rules
 
 
 def damage(good: Path, bad: Path, component: str, noise: float) -> Path:
@@ -50,5 +49,11 @@ def a_condition(stages: BundleStages) -> Condition:
         mel=rng.normal(-6, 2, (50, 80)).astype(np.float32),
         embedding=rng.normal(size=192).astype(np.float32),
     )
-    rules = synthesis_rules(stages.manifest, stages.max_frames)
-    return Condition(lambda text: [len(word) for word in text.split()], prompt, [5, 6], rules)
+    return Condition(
+        lambda text: [len(word) for word in text.split()],
+        prompt,
+        [5, 6],
+        stages.audio,
+        stages.synthesis,
+        stages.max_frames,
+    )

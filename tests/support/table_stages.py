@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from cosyvoice_cpu.decoding.token_loop import DecodingRules, generate
+from cosyvoice_cpu.bundle.manifest import Audio, SpeechIds
+from cosyvoice_cpu.decoding.token_loop import generate
 from cosyvoice_cpu.generations import generation_named
-from cosyvoice_cpu.synthesis.rules import SynthesisRules
+from support.bundle_examples import SYNTHESIS
 
 VOCABULARY = 40
 GENERATION = generation_named("cosyvoice3")
@@ -41,20 +43,22 @@ def random_lm(seed: int, stop_bias: float = 0.0) -> TableLM:
     return TableLM(table)
 
 
-def table_rules(max_frames: int = 1500, silent: Sequence[int] = (1, 2)) -> SynthesisRules:
-    """The rules of generation 3 for the small vocabulary."""
-    return SynthesisRules(
-        sample_rate=24000,
-        token_rate=25.0,
-        frames_per_token=2,
-        max_frames=max_frames,
-        decoding=DecodingRules.of(GENERATION, VOCABULARY),
-        silent_tokens=frozenset(silent),
-        silent_run_limit=5,
-        solver_steps=10,
-        system_prefix=GENERATION.system_prefix,
-        end_of_prompt=GENERATION.end_of_prompt,
-    )
+AUDIO = Audio(sample_rate=24000, token_rate=25.0, mel_frames_per_token=2.0)
+# Generation 3 with a small vocabulary.
+SMALL = msgspec.structs.replace(
+    SYNTHESIS,
+    speech_vocabulary=VOCABULARY,
+    special_ids=SpeechIds(
+        sos=VOCABULARY,
+        eos=VOCABULARY + 1,
+        task=VOCABULARY + 2,
+        fill=VOCABULARY + 3,
+        stop_first=VOCABULARY,
+        stop_count=200,
+        original_banned=VOCABULARY,
+    ),
+    silent_tokens=[1, 2],
+)
 
 
 class TableStages:
@@ -65,11 +69,11 @@ class TableStages:
 
     def __init__(
         self,
-        rules: SynthesisRules,
+        max_frames: int = 1500,
         stop_bias: float = 0.0,
         script: Callable[[int, dict[str, Any]], list[int] | None] | None = None,
     ) -> None:
-        self._rules = rules
+        self.audio, self.synthesis, self.max_frames = AUDIO, SMALL, max_frames
         self._stop_bias = stop_bias
         self._script = script
         self.lm_calls: list[dict[str, Any]] = []
@@ -83,18 +87,18 @@ class TableStages:
             if tokens is not None:
                 return tokens[: arguments["max_tokens"]]
         lm = random_lm(sum(text_ids) % 1000, self._stop_bias)
-        return generate(lm, text_ids, self._rules.decoding, **arguments)
+        return generate(lm, text_ids, self.synthesis, **arguments)
 
     def tokens_to_mel(self, tokens, *, prompt_tokens, prompt_mel, embedding, steps=10):
         call = {"tokens": list(tokens), "prompt_tokens": list(prompt_tokens), "mel": prompt_mel}
         self.flow_calls.append(call)
         frames = 2 * (len(prompt_tokens) + len(tokens))
-        assert frames <= self._rules.max_frames
+        assert frames <= self.max_frames
         return np.tile(np.repeat(np.float32(tokens), 2), (80, 1))
 
     def mel_to_waveform(self, mel):
         frames = mel.shape[1]
-        assert frames <= self._rules.max_frames
+        assert frames <= self.max_frames
         self.vocoder_frames.append(frames)
         pitch = np.repeat(100 + 5 * mel.mean(axis=0), 480)
         return (0.5 * np.cos(np.cumsum(2 * np.pi * pitch / 24000))).astype(np.float32)

@@ -11,9 +11,9 @@ import pytest
 import soundfile
 
 from cosyvoice_cpu import Synthesizer
+from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import BundleError, SpeakerError
 from cosyvoice_cpu.frontend.speaker_folders import add_speaker
-from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 
 SPEECH_LIKE = np.random.default_rng(0).normal(0, 0.1, 24000 * 3).astype(np.float32)
@@ -41,7 +41,7 @@ def speakers(bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp("speakers")
     clip = folder / "clip.wav"
     soundfile.write(clip, SPEECH_LIKE, 24000)
-    prepared = speaker_from_clip(BundleStages.load(bundle), "anna", clip, "some words")
+    prepared = speaker_from_clip(open_bundle(bundle), "anna", clip, "some words")
     add_speaker(folder, prepared.speaker)
     return folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.table_stages import TableStages, table_rules
+from support.table_stages import TableStages
 
 from cosyvoice_cpu.decoding.length_guard import attempt_seed, find_trouble
 from cosyvoice_cpu.errors import SynthesisError, TextError
@@ -39,8 +39,8 @@ def request(text: str, **fields) -> Request:
     return Request(**{"text": text, "prompt": prompt(), "seed": 0, **fields})
 
 
-def speak(stages: TableStages, wish: Request, rules=None):
-    pipeline = Pipeline(stages, rules or table_rules(), encode)
+def speak(stages: TableStages, wish: Request):
+    pipeline = Pipeline(stages, encode)
     return list(pipeline.speak(wish))
 
 
@@ -50,7 +50,7 @@ def varied(length: int, start: int = 0) -> list[int]:
 
 
 def test_each_piece_gets_the_same_prompt_and_one_audio():
-    stages = TableStages(table_rules(), stop_bias=4.0)
+    stages = TableStages(stop_bias=4.0)
     parts = speak(stages, request(f"{FIRST} {SECOND}"))
     assert len(parts) == 2
     for call in stages.lm_calls:
@@ -61,7 +61,7 @@ def test_each_piece_gets_the_same_prompt_and_one_audio():
 
 
 def test_the_length_limits_count_the_target_without_the_prefix():
-    stages = TableStages(table_rules(), stop_bias=4.0)
+    stages = TableStages(stop_bias=4.0)
     speak(stages, request("one two three", prompt=prompt(speech=False)))
     call = stages.lm_calls[0]
     assert (call["min_tokens"], call["max_tokens"]) == (6, 60)
@@ -70,7 +70,7 @@ def test_the_length_limits_count_the_target_without_the_prefix():
 
 def test_the_same_seed_gives_the_same_audio_and_another_seed_other_audio():
     first, again, other = (
-        join(speak(TableStages(table_rules()), request(f"{FIRST} {SECOND}", seed=seed))).samples
+        join(speak(TableStages(), request(f"{FIRST} {SECOND}", seed=seed))).samples
         for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again)
@@ -78,13 +78,13 @@ def test_the_same_seed_gives_the_same_audio_and_another_seed_other_audio():
 
 
 def test_one_sentence_twice_is_not_spoken_the_same_way_twice():
-    stages = TableStages(table_rules())
+    stages = TableStages()
     speak(stages, request(f"{FIRST} {FIRST}"))
     assert stages.lm_calls[0]["seed"] != stages.lm_calls[1]["seed"]
 
 
 def test_the_report_counts_what_was_done():
-    stages = TableStages(table_rules(), script=lambda call, _: varied(200 + call))
+    stages = TableStages(script=lambda call, _: varied(200 + call))
     whole = join(speak(stages, request(f"{FIRST} {SECOND}", frontend_seconds=9.0)))
     report = whole.report
     assert report is not None
@@ -97,7 +97,7 @@ def test_the_report_counts_what_was_done():
 
 
 def test_a_failed_attempt_is_repeated_with_another_seed_and_told():
-    stages = TableStages(table_rules(), script=lambda call, _: [] if call == 0 else varied(30))
+    stages = TableStages(script=lambda call, _: [] if call == 0 else varied(30))
     (audio,) = speak(stages, request("a b c d"))
     assert audio.report is not None
     assert audio.report.retries == 1
@@ -108,7 +108,7 @@ def test_a_failed_attempt_is_repeated_with_another_seed_and_told():
 
 def test_without_a_good_attempt_the_least_bad_one_is_used_and_told():
     loop, endless = [7, 8] * 40, varied(80)
-    stages = TableStages(table_rules(), script=lambda call, _: [[], endless, loop][call])
+    stages = TableStages(script=lambda call, _: [[], endless, loop][call])
     (audio,) = speak(stages, request("a b c d"))
     assert stages.flow_calls[0]["tokens"] == endless
     assert audio.report is not None
@@ -121,7 +121,7 @@ def test_without_a_good_attempt_the_least_bad_one_is_used_and_told():
 
 
 def test_without_retries_the_first_attempt_is_taken_as_it_comes():
-    stages = TableStages(table_rules(), script=lambda *_: [7, 8] * 30)
+    stages = TableStages(script=lambda *_: [7, 8] * 30)
     (audio,) = speak(stages, request("a b c d", retries=0))
     assert len(stages.lm_calls) == 1
     assert audio.report is not None
@@ -129,7 +129,7 @@ def test_without_retries_the_first_attempt_is_taken_as_it_comes():
 
 
 def test_no_speech_in_any_attempt_is_an_error_that_names_the_text():
-    stages = TableStages(table_rules(), script=lambda *_: [])
+    stages = TableStages(script=lambda *_: [])
     with pytest.raises(SynthesisError) as caught:
         speak(stages, request("a b c d"))
     assert caught.value.what == "no speech came of 'a b c d' in 3 attempts"
@@ -138,25 +138,24 @@ def test_no_speech_in_any_attempt_is_an_error_that_names_the_text():
 
 def test_long_silence_is_shortened_before_the_flow():
     tokens = [*varied(20), *[1, 2] * 10, *varied(20, 1)]
-    stages = TableStages(table_rules(), script=lambda *_: tokens)
+    stages = TableStages(script=lambda *_: tokens)
     speak(stages, request("a b c d"))
     assert stages.flow_calls[0]["tokens"] == [*tokens[:25], *tokens[40:]]
 
 
 def test_a_piece_too_long_for_the_model_is_cut_before_it_is_spoken():
-    rules = table_rules(max_frames=220)  # 110 tokens, 100 of them behind the prompt: 16 words
-    stages = TableStages(rules, stop_bias=4.0)
+    # 110 tokens, 100 of them behind the prompt: 16 words
+    stages = TableStages(220, stop_bias=4.0)
     words = [f"w{k}" for k in range(40)]
-    speak(stages, request(" ".join(words)), rules)
+    speak(stages, request(" ".join(words)))
     spoken = [identity for call in stages.lm_calls for identity in call["text_ids"]]
     assert spoken == encode(" ".join(words))
     assert all(call["max_tokens"] <= 100 for call in stages.lm_calls)
 
 
 def test_a_piece_that_outgrows_the_model_is_cut_and_spoken_again():
-    rules = table_rules(max_frames=220)
-    stages = TableStages(rules, script=lambda _, call: varied(11 * len(call["text_ids"])))
-    parts = speak(stages, request("one two three four five six seven eight nine ten"), rules)
+    stages = TableStages(220, script=lambda _, call: varied(11 * len(call["text_ids"])))
+    parts = speak(stages, request("one two three four five six seven eight nine ten"))
     whole, left, right = (call["text_ids"] for call in stages.lm_calls)
     assert left + right == whole
     assert [len(call["tokens"]) for call in stages.flow_calls] == [55, 55]
@@ -166,30 +165,27 @@ def test_a_piece_that_outgrows_the_model_is_cut_and_spoken_again():
 
 
 def test_a_piece_that_can_not_be_cut_ends_at_the_limit_and_this_is_told():
-    rules = table_rules(max_frames=80)
-    stages = TableStages(rules, script=lambda *_: varied(500))
-    (audio,) = speak(stages, request("a"), rules)
+    stages = TableStages(80, script=lambda *_: varied(500))
+    (audio,) = speak(stages, request("a"))
     assert audio.report is not None
     assert audio.report.warnings[0] == "piece 1, attempt 1: no end within 20 speech tokens"
 
 
 def test_slow_speech_leaves_room_for_the_vocoder():
-    rules = table_rules(max_frames=400)
-    stages = TableStages(rules, script=lambda _, call: varied(call["max_tokens"] - 1))
-    (audio,) = speak(stages, request("a b c d e f g h i j k", speed=0.5), rules)
+    stages = TableStages(400, script=lambda _, call: varied(call["max_tokens"] - 1))
+    (audio,) = speak(stages, request("a b c d e f g h i j k", speed=0.5))
     assert max(stages.vocoder_frames) <= 400
     assert audio.seconds == pytest.approx(2 * 99 / 25)
 
 
 def test_speed_shortens_the_audio_by_its_factor():
-    stages = TableStages(table_rules(), script=lambda *_: varied(70))
+    stages = TableStages(script=lambda *_: varied(70))
     (audio,) = speak(stages, request("a b c d", speed=1.25))
     assert len(audio.samples) == int(140 / 1.25) * 480
 
 
 def test_a_prompt_that_fills_the_model_is_refused_before_anything_runs():
-    rules = table_rules(max_frames=240)
-    pipeline = Pipeline(TableStages(rules), rules, encode)
+    pipeline = Pipeline(TableStages(240), encode)
     with pytest.raises(SynthesisError) as caught:
         pipeline.speak(request("a", prompt=prompt(100)))
     assert caught.value.what == (
@@ -199,7 +195,7 @@ def test_a_prompt_that_fills_the_model_is_refused_before_anything_runs():
 
 
 def test_joins_neither_click_nor_jump():
-    stages = TableStages(table_rules(), stop_bias=4.0)
+    stages = TableStages(stop_bias=4.0)
     parts = speak(stages, request(f"{FIRST} {SECOND}"))
     for part in parts:
         assert abs(part.samples[0]) < 0.005
@@ -210,7 +206,7 @@ def test_joins_neither_click_nor_jump():
 
 
 def test_a_broken_network_is_an_error_not_noise(monkeypatch):
-    stages = TableStages(table_rules(), stop_bias=4.0)
+    stages = TableStages(stop_bias=4.0)
     broken = np.full((80, 4), np.nan, np.float32)
     monkeypatch.setattr(stages, "tokens_to_mel", lambda *_, **__: broken)
     with pytest.raises(SynthesisError, match="the flow put out values that are not finite"):
@@ -219,7 +215,7 @@ def test_a_broken_network_is_an_error_not_noise(monkeypatch):
 
 def test_progress_only_grows_and_ends_with_the_seconds_that_were_made():
     told: list[tuple[str, float, float]] = []
-    stages = TableStages(table_rules(), stop_bias=4.0)
+    stages = TableStages(stop_bias=4.0)
     parts = speak(
         stages, request(f"{FIRST} {SECOND}", progress=lambda *update: told.append(update))
     )
@@ -231,8 +227,8 @@ def test_progress_only_grows_and_ends_with_the_seconds_that_were_made():
 
 
 def test_audio_of_the_first_piece_comes_before_the_second_is_begun():
-    stages = TableStages(table_rules(), stop_bias=4.0)
-    stream = Pipeline(stages, table_rules(), encode).speak(request(f"{FIRST} {SECOND}"))
+    stages = TableStages(stop_bias=4.0)
+    stream = Pipeline(stages, encode).speak(request(f"{FIRST} {SECOND}"))
     next(stream)
     assert len(stages.lm_calls) == 1
 
@@ -246,15 +242,15 @@ def test_audio_of_the_first_piece_comes_before_the_second_is_begun():
     ],
 )
 def test_a_text_with_nothing_to_say_is_refused_before_anything_runs(text, what):
-    stages = TableStages(table_rules())
+    stages = TableStages()
     with pytest.raises(TextError) as caught:
-        Pipeline(stages, table_rules(), encode).speak(request(text))
+        Pipeline(stages, encode).speak(request(text))
     assert caught.value.what == what
     assert stages.lm_calls == []
 
 
 def test_a_piece_of_symbols_alone_is_dropped_and_told():
-    stages = TableStages(table_rules(), stop_bias=4.0)
+    stages = TableStages(stop_bias=4.0)
     (audio,) = speak(stages, request(f"{'☆ ' * 200}\n\nHello there."))
     assert stages.lm_calls[0]["text_ids"] == encode("Hello there.")
     assert audio.report is not None
@@ -274,7 +270,7 @@ def test_a_piece_of_symbols_alone_is_dropped_and_told():
     ],
 )
 def test_lost_utterances_are_recognized(tokens, fact):
-    trouble = find_trouble(tokens, text_ids=10, max_tokens=200, silent={1, 2})
+    trouble = find_trouble(tokens, text_ids=10, max_tokens=200, token_rate=25, silent={1, 2})
     assert trouble is not None
     assert trouble.fact == fact
 
@@ -291,7 +287,8 @@ def test_lost_utterances_are_recognized(tokens, fact):
 )
 def test_plausible_speech_is_not_repeated(tokens):
     text_ids = min(10, len(tokens))
-    assert find_trouble(tokens, text_ids=text_ids, max_tokens=200, silent={1, 2}) is None
+    found = find_trouble(tokens, text_ids=text_ids, max_tokens=200, token_rate=25, silent={1, 2})
+    assert found is None
 
 
 def test_attempt_seeds_are_stable_and_distinct():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from support.table_stages import GENERATION, Anna
 
-from cosyvoice_cpu.decoding.token_loop import DecodingRules
 from cosyvoice_cpu.errors import SpeakerError, UsageError
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 from cosyvoice_cpu.synthesis.audio import join
-from cosyvoice_cpu.synthesis.rules import SynthesisRules
 from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
 
 LONG = "It was the best of times. " * 5
@@ -65,19 +64,8 @@ def synthesizer(stages, reference, tokenizer):
             return Anna()
         raise SpeakerError(f"no speaker {name!r}", "speakers: anna")
 
-    rules = SynthesisRules(
-        sample_rate=24000,
-        token_rate=25.0,
-        frames_per_token=2,
-        max_frames=3000,
-        decoding=DecodingRules.of(GENERATION, reference.config.speech_lm.speech_token_size),
-        silent_tokens=GENERATION.silent_tokens,
-        silent_run_limit=GENERATION.silent_run_limit,
-        solver_steps=2,
-        system_prefix=GENERATION.system_prefix,
-        end_of_prompt=GENERATION.end_of_prompt,
-    )
-    return Synthesizer(stages, rules, tokenizer.encode, find, str.upper)
+    stages.synthesis = msgspec.structs.replace(reference.synthesis, solver_steps=2)
+    return Synthesizer(stages, tokenizer.encode, find, str.upper)
 
 
 def test_a_text_becomes_finite_audio_of_the_right_length(synthesizer):

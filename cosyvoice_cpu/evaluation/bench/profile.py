@@ -20,7 +20,7 @@ from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import solver_times
 from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-from cosyvoice_cpu.runtime.sessions import recorded_sessions
+from cosyvoice_cpu.runtime.graph import Recording
 
 _DECODED = 8  # tokens whose kernels are averaged
 
@@ -55,10 +55,9 @@ def profile_bundle(bundle: Path, workload: Workload, threads: int) -> list[Graph
     Raises: BundleError, ManifestError.
     """
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
-        with recorded_sessions(Path(folder)) as sessions:
-            stages = BundleStages.load(bundle, threads)
-            _speak(stages, workload)
-        recorded = {path.stem: _runs(Path(session.end_profiling())) for path, session in sessions}
+        recording = Recording(Path(folder))
+        _speak(BundleStages.load(bundle, threads, recording=recording), workload)
+        recorded = {graph: _runs(times) for graph, times in recording.files().items()}
     return _graph_times(recorded, workload)
 
 

@@ -14,8 +14,8 @@ from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.protobuf import read_fields
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.errors import BundleError
-from cosyvoice_cpu.runtime.flow import graph_file
-from cosyvoice_cpu.runtime.sessions import open_session
+from cosyvoice_cpu.generations import generation_named
+from cosyvoice_cpu.runtime.onnxruntime_engine import open_session
 
 # Component to its graphs' variants and to the input whose last axis counts mel frames.
 _LADDERS: dict[ComponentName, tuple[tuple[str, ...], str]] = {
@@ -45,8 +45,10 @@ def graph_problems(bundle: Bundle, component: ComponentName) -> list[str]:
     if component not in _LADDERS:
         return problems
     variants, sized_input = _LADDERS[component]
+    spec = generation_named(bundle.manifest.generation).components[component]
     for variant in variants:
-        files = [graph_file(variant, size) for size in bundle.component(component).shapes.sizes]
+        graph = spec.graph(variant)
+        files = [graph.file(size) for size in bundle.component(component).shapes.sizes]
         missing = [file for file in files if file not in opened]
         problems += [f"{file} is missing or can't be opened" for file in missing]
         files = [file for file in files if file in opened]

@@ -35,13 +35,13 @@ from cosyvoice_cpu.evaluation.quality.thresholds import (
     passes,
     thresholds_against,
 )
+from cosyvoice_cpu.frontend.bundle_models import front_end_models, text_tokenizer
 from cosyvoice_cpu.frontend.prompt_spec import voice_model
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
 from cosyvoice_cpu.progress import Progress, no_progress
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stages import load_reference
 from cosyvoice_cpu.synthesis.prompts import Prompt, build_prompt
-from cosyvoice_cpu.synthesis.rules import synthesis_rules
 from cosyvoice_cpu.utterances import random_utterances
 
 DEFAULT_ITEMS = 20
@@ -178,23 +178,27 @@ def is_made_from(manifest: Manifest, checkpoint: Path) -> bool:
 def condition_of(stages: BundleStages, speakers: Path | None, notes: list[str]) -> Condition:
     """The bundle's text tokenizer, first speaker and rules, or stand-ins with a note."""
     manifest = stages.manifest
-    tokenizer = stages.tokenizer()
+    tokenizer = text_tokenizer(stages.bundle)
     if tokenizer is None:
         notes.append("spoken text: the bundle has no text tokenizer, fixed ids stand in")
     encode: Callable[[str], list[int]] = tokenizer.encode if tokenizer else _ids_without_tokenizer
     folders = [folder for folder in (speakers, stages.bundle.speakers_folder) if folder]
     names = list_speakers(folders)
-    rules = synthesis_rules(manifest, stages.max_frames)
+    synthesis = stages.synthesis
     if names:
         voice = find_speaker(folders, next(iter(names)), voice_model(manifest))
         prompt, _ = build_prompt(
-            "", voice, system_prefix=rules.system_prefix, end_of_prompt=rules.end_of_prompt
+            "",
+            voice,
+            system_prefix=synthesis.system_prefix,
+            end_of_prompt=synthesis.end_of_prompt,
         )
     else:
         notes.append("a real voice: there is no speaker, a random prompt stands in")
         prompt = _random_prompt(manifest)
     system = encode(prompt.text) if prompt.text and tokenizer else []
-    return Condition(encode, prompt, [*system, *prompt.transcript_ids], rules)
+    text_ids = [*system, *prompt.transcript_ids]
+    return Condition(encode, prompt, text_ids, stages.audio, synthesis, stages.max_frames)
 
 
 def _random_prompt(manifest: Manifest) -> Prompt:
@@ -226,7 +230,9 @@ def available_estimators(stages: BundleStages, threads: int, notes: list[str]) -
         estimators.append(SpeakerSimilarity(load_resemblyzer()))
     except MissingExtraError as error:
         if {"speaker_encoder", "speech_tokenizer"} <= stages.manifest.components.keys():
-            estimators.append(SpeakerSimilarity(BundleSpeakerEncoder(stages.front_end())))
+            estimators.append(
+                SpeakerSimilarity(BundleSpeakerEncoder(front_end_models(stages.bundle)))
+            )
             notes.append(f"voices by an independent encoder: {error.what}; {error.hint}")
         else:
             notes.append(f"voices: {error.what}; {error.hint}")

@@ -94,7 +94,7 @@ def compare(
             if taught.tokens:
                 compare_speech_lm(reference, candidate, condition, text_ids, taught, result)
                 forced = teach(reference, candidate, condition, taught, result)
-                compare_renderings(taught, forced, condition.rules.sample_rate, result)
+                compare_renderings(taught, forced, condition.audio.sample_rate, result)
                 shown[1] = forced
             _estimate(estimators, {"reference": taught, "candidate": said}, result)
         systems: dict[Of, System] = {"reference": reference} if reference else {}
@@ -106,7 +106,7 @@ def compare(
         if pictures:
             audio = [utterance.audio for utterance in shown]
             write_spectrograms(
-                pictures / f"{sentence.name}.png", audio, condition.rules.sample_rate
+                pictures / f"{sentence.name}.png", audio, condition.audio.sample_rate
             )
         results.append(result)
     progress("done", 1.0)

@@ -51,7 +51,7 @@ class Length:
 
     def prepare(self, system: System, condition: Condition) -> None:
         """Note the sample rate."""
-        self._rate = condition.rules.sample_rate
+        self._rate = condition.audio.sample_rate
 
     def estimate(self, said: Mapping[Of, Rendering], result: ItemResult) -> None:
         """One value each per system."""
@@ -71,7 +71,7 @@ class Intelligibility:
 
     def prepare(self, system: System, condition: Condition) -> None:
         """Note the sample rate."""
-        self._rate = condition.rules.sample_rate
+        self._rate = condition.audio.sample_rate
 
     def estimate(self, said: Mapping[Of, Rendering], result: ItemResult) -> None:
         """Nothing for a sentence whose language the recogniser does not know."""
@@ -100,7 +100,7 @@ class SpeakerSimilarity:
 
     def prepare(self, system: System, condition: Condition) -> None:
         """Embed the prompt, whose mel `system` makes audible: a speaker file keeps no audio."""
-        self._rate = condition.rules.sample_rate
+        self._rate = condition.audio.sample_rate
         self._prompt = None
         if len(condition.prompt.mel):
             audio = system.stages.mel_to_waveform(np.ascontiguousarray(condition.prompt.mel.T))

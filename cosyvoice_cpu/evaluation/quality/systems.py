@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 from cosyvoice_cpu.decoding.silence import shorten_silence
 from cosyvoice_cpu.errors import SynthesisError
 from cosyvoice_cpu.frontend.normalizer import normalize
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.prompts import Prompt
 from cosyvoice_cpu.synthesis.retries import make_speech
-from cosyvoice_cpu.synthesis.rules import SynthesisRules
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Condition:
     encode: Callable[[str], list[int]]
     prompt: Prompt
     prompt_text_ids: list[int]  # system prefix and transcript, in front of every text
-    rules: SynthesisRules
+    audio: Audio
+    synthesis: Synthesis
+    max_frames: int  # mel frames that all systems take, prompt included
 
     def text_ids(self, text: str) -> list[int]:
         """Ids of `text`, its numbers written out as `synth` does it."""
@@ -41,8 +43,7 @@ class Condition:
     @property
     def room(self) -> int:
         """Speech tokens that fit behind the prompt."""
-        frames = self.rules.max_frames - len(self.prompt.tokens) * self.rules.frames_per_token
-        return frames // self.rules.frames_per_token
+        return self.audio.tokens_within(self.max_frames - len(self.prompt.mel))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,6 @@ def draw_tokens(
     """
     speech = make_speech(
         system.stages,
-        condition.rules,
         condition.prompt,
         condition.prompt_text_ids,
         text_ids,
@@ -90,13 +90,13 @@ def render(system: System, condition: Condition, tokens: list[int], lost: bool) 
 
 def mel_of(system: System, condition: Condition, tokens: list[int]) -> Floats:
     """Log-mel [80, frames] of `tokens`, long silences shortened. Raises: SynthesisError."""
-    rules, prompt = condition.rules, condition.prompt
+    synthesis, prompt = condition.synthesis, condition.prompt
     mel = system.stages.tokens_to_mel(
-        shorten_silence(tokens, rules.silent_tokens, rules.silent_run_limit),
+        shorten_silence(tokens, synthesis.silent_tokens, synthesis.silent_run_limit),
         prompt_tokens=prompt.tokens,
         prompt_mel=prompt.mel,
         embedding=prompt.embedding,
-        steps=rules.solver_steps,
+        steps=synthesis.solver_steps,
     )
     return require_finite(system, "flow", mel)
 

@@ -7,8 +7,7 @@ only. The f0 predictor and the excitation stay with ONNX Runtime, in float64.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,8 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.export.weights import Weight
+from cosyvoice_cpu.generations import GraphSpec, TensorSpec
+from cosyvoice_cpu.generations.components import Arrays
 from cosyvoice_cpu.quantization.component import WEIGHTS
 from cosyvoice_cpu.quantization.fx.flow_encoder import TraceableFlowEncoder
 from cosyvoice_cpu.quantization.fx.flow_estimator import TraceableFlowEstimator
@@ -29,9 +30,16 @@ from cosyvoice_cpu.quantization.fx.speech_lm import Past, TraceableSpeechLM
 from cosyvoice_cpu.quantization.fx.vocoder import TraceableVocoder
 from cosyvoice_cpu.quantization.stored import read_weights
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-from cosyvoice_cpu.runtime.flow import FlowEncoderEngine, FlowEstimatorEngine
-from cosyvoice_cpu.runtime.speech_lm import EmbeddingRows, LMUtterance, SpeechLMEngine
-from cosyvoice_cpu.runtime.vocoder import VocoderEngine
+from cosyvoice_cpu.runtime.graph import (
+    BoundGraph,
+    Engine,
+    EngineOptions,
+    Graph,
+    GraphSource,
+    Recording,
+)
+from cosyvoice_cpu.runtime.ladder import Engines
+from cosyvoice_cpu.runtime.onnxruntime_engine import OnnxRuntimeGraph
 
 
 class Traceable(Protocol):
@@ -75,115 +83,81 @@ class TorchStages(BundleStages):
     ) -> None:
         """`threads` becomes torch's setting, process-wide."""
         torch.set_num_threads(threads)
-        super().__init__(bundle, threads)
         self._networks = networks
+        engine = Engine(self._open_graph, any_length=True)
+        super().__init__(bundle, threads, engines=dict.fromkeys(networks, engine))
 
     @classmethod
     def load(
-        cls, path: Path, threads: int = 1, *, trust: bool = False, low_memory: bool = False
+        cls,
+        path: Path,
+        threads: int = 1,
+        *,
+        trust: bool = False,
+        low_memory: bool = False,
+        engines: Engines | None = None,
+        recording: Recording | None = None,
     ) -> TorchStages:
-        """All networks of a bundle, float32 or static-int8; `low_memory` has no meaning here.
+        """All networks of a bundle, float32 or static-int8; `threads` and `trust` alone count.
 
         Raises: BundleError, ManifestError, UsageError for a kernel that torch does not run.
         """
         bundle = open_bundle(path, trust=trust)
         return cls(bundle, threads, {name: load_network(bundle, name) for name in NETWORKS})
 
-    @cached_property
-    def _speech_lm(self) -> SpeechLMEngine:
-        network = self._networks.get("speech_lm")
-        return _SpeechLM(self.bundle, network) if network else super()._speech_lm
-
-    @cached_property
-    def _flow_encoder(self) -> FlowEncoderEngine:
-        engine = FlowEncoderEngine(self.bundle, self.threads)
-        if "flow_encoder" in self._networks:
-            engine._session = _Session(self._networks["flow_encoder"])
-        return engine
-
-    @cached_property
-    def _flow_estimator(self) -> FlowEstimatorEngine:
-        network = self._networks.get("flow_estimator")
-        if network is None:
-            return FlowEstimatorEngine(self.bundle, self.threads)
-        return _FlowEstimator(self.bundle, self.threads, network)
-
-    @cached_property
-    def _vocoder(self) -> VocoderEngine:
-        network = self._networks.get("vocoder")
-        if network is None:
-            return VocoderEngine(self.bundle, self.threads)
-        return _Vocoder(self.bundle, self.threads, network)
+    def _open_graph(self, source: GraphSource, options: EngineOptions) -> Graph:
+        if source.variant in ("f0_predictor", "excitation"):
+            return OnnxRuntimeGraph.open(source, options)
+        chunk = self.manifest.synthesis.chunk_frames if source.variant == "chunked" else None
+        return _TorchGraph(self._networks[source.component], source, chunk)
 
 
-class _Session:
-    """A network in the place of an ONNX Runtime session."""
+class _TorchGraph(Graph):
+    """A network in the place of a graph; it knows no padding."""
 
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
+    def __init__(self, network: nn.Module, source: GraphSource, chunk: int | None) -> None:
+        self._network, self._spec, self._chunk = network, source.spec, chunk
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        return self._spec.inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        return self._spec.outputs
 
     @torch.no_grad()
-    def run(self, outputs: list[str], feed: Mapping[str, NDArray[Any]]) -> list[Floats]:
-        """All outputs, which come in the order of the graph's."""
-        return [
-            tensor.numpy()
-            for tensor in self._network(*(torch.from_numpy(array) for array in feed.values()))
-        ]
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+        values = [feed[tensor.name] for tensor in self._spec.inputs]
+        if self._spec.variant == "flow_encoder":
+            results = self._network(*map(torch.tensor, values))
+        elif self._spec.variant == "generator":
+            results = (self._network(*map(_tensor, values[:2])),)
+        else:
+            *arrays, step, _ = values
+            results = (self._network(*map(_tensor, arrays), int(step), self._chunk),)
+        names = [tensor.name for tensor in self._spec.outputs]
+        return {name: _array(tensor) for name, tensor in zip(names, results, strict=True)}
+
+    def bind(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
+    ) -> BoundGraph:
+        return _BoundSpeechLM(self._network, self._spec)
 
 
-class _SpeechLM(SpeechLMEngine):
-    def __init__(self, bundle: Bundle, network: nn.Module) -> None:
-        EmbeddingRows.__init__(self, bundle)
-        self._network = network
+class _BoundSpeechLM:
+    """The traceable speech LM keeps its past in tensors of its own."""
 
-    def start(self) -> LMUtterance:
-        return _Utterance(self, self._network)
-
-
-class _Utterance(LMUtterance):
-    def __init__(self, engine: SpeechLMEngine, network: nn.Module) -> None:
-        self._engine = engine
-        self._network, self._past = network, Past()
-
-    @torch.no_grad()
-    def append(self, rows: Floats, wanted: int) -> Floats:
-        return _array(self._network(_tensor(rows)[None], self._past, wanted))
-
-
-class _FlowEstimator(FlowEstimatorEngine):
-    def __init__(self, bundle: Bundle, threads: int, network: nn.Module) -> None:
-        super().__init__(bundle, threads)
-        self._network = network
-        self._chunk = bundle.manifest.synthesis.chunk_frames
+    def __init__(self, network: nn.Module, spec: GraphSpec) -> None:
+        self._network, self._spec, self._past = network, spec, Past()
 
     @torch.no_grad()
-    def _pair(
-        self,
-        x: Floats,
-        mu: Floats,
-        speaker: Floats,
-        cond: Floats,
-        *,
-        step: int,
-        frames: int,
-        streaming: bool,
-    ) -> Floats:
-        mels = [_tensor(array[:, :, :frames]) for array in (x, mu, cond)]
-        chunk = self._chunk if streaming else None
-        return _array(self._network(*mels, _tensor(speaker), step, chunk))
-
-
-class _Vocoder(VocoderEngine):
-    def __init__(self, bundle: Bundle, threads: int, network: nn.Module) -> None:
-        super().__init__(bundle, threads)
-        self._network = network
-
-    @torch.no_grad()
-    def _generate(self, mel: Floats, source: Floats, frames: int) -> Floats:
-        context = frames + self._mel_ahead - mel.shape[1]
-        padded = np.pad(mel, ((0, 0), (0, context)))[None]
-        samples = source[:, : frames * self._samples_per_frame]
-        return _array(self._network(_tensor(padded), _tensor(samples))[0])
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+        rows, wanted, _, total = (feed[tensor.name] for tensor in self._spec.inputs)
+        if self._past.length(0) + rows.shape[1] != total[0]:
+            raise ValueError("the past was in another binding, which had too little room")
+        logits = self._network(_tensor(rows), self._past, len(wanted))
+        return {self._spec.outputs[0].name: _array(logits)}
 
 
 def _tensor(array: Floats) -> Tensor:

@@ -1,0 +1,77 @@
+"""What the run time is told of a checkpoint, in the records of the manifest.
+
+The bundle carries them in its manifest; the torch reference takes them from here.
+"""
+
+from __future__ import annotations
+
+from cosyvoice_cpu.bundle.manifest import Audio, MelSettings, Sampling, SpeechIds, Synthesis
+from cosyvoice_cpu.checkpoint.config import CheckpointConfig
+from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES, harmonic_noise_skip
+from cosyvoice_cpu.generations import Generation
+
+
+def audio_settings(config: CheckpointConfig) -> Audio:
+    """The rates."""
+    return Audio(
+        sample_rate=config.sample_rate,
+        token_rate=float(config.token_frame_rate),
+        mel_frames_per_token=float(config.flow.token_mel_ratio),
+    )
+
+
+def synthesis_settings(generation: Generation, config: CheckpointConfig) -> Synthesis:
+    """The generation's differences and the checkpoint's settings."""
+    flow, vocoder, mel = config.flow, config.vocoder, config.mel
+    vocabulary = config.speech_lm.speech_token_size
+    special = generation.special_ids
+    return Synthesis(
+        speech_vocabulary=vocabulary,
+        special_ids=SpeechIds(
+            sos=vocabulary + special.sos,
+            eos=vocabulary + special.eos,
+            task=vocabulary + special.task,
+            fill=vocabulary + special.fill,
+            stop_first=vocabulary + special.stop_first,
+            stop_count=special.stop_count,
+            original_banned=vocabulary + special.original_banned,
+        ),
+        # Small research vocabularies lack some of the ids; what isn't there can't be silent.
+        silent_tokens=sorted(i for i in generation.silent_tokens if i < vocabulary),
+        silent_run_limit=generation.silent_run_limit,
+        min_token_text_ratio=generation.min_token_text_ratio,
+        max_token_text_ratio=generation.max_token_text_ratio,
+        sampling=Sampling(
+            top_p=config.sampling.top_p,
+            top_k=config.sampling.top_k,
+            win_size=config.sampling.win_size,
+            tau_r=config.sampling.tau_r,
+        ),
+        solver_steps=generation.solver_steps,
+        cfg_rate=flow.inference_cfg_rate,
+        pre_lookahead_tokens=flow.pre_lookahead_len,
+        chunk_frames=flow.estimator.static_chunk_size,
+        max_frames=FLOW_NOISE_FRAMES,
+        harmonic_noise_skip=harmonic_noise_skip(
+            flow_vocab_size=flow.vocab_size,
+            mel_bins=flow.output_size,
+            spk_embed_dim=flow.spk_embed_dim,
+            f0_channels=vocoder.f0_channels,
+            in_channels=vocoder.in_channels,
+            harmonics=vocoder.nb_harmonics + 1,
+        ),
+        harmonics=vocoder.nb_harmonics + 1,
+        vocoder_lookahead_frames=generation.vocoder_lookahead_frames,
+        f0_lookahead_frames=generation.f0_lookahead_frames,
+        system_prefix=generation.system_prefix,
+        end_of_prompt=generation.end_of_prompt,
+        mel=MelSettings(
+            n_fft=mel.n_fft,
+            hop=mel.hop_size,
+            win=mel.win_size,
+            num_mels=mel.num_mels,
+            fmin=mel.fmin,
+            fmax=mel.fmax,
+        ),
+        speaker_embedding_size=flow.spk_embed_dim,
+    )

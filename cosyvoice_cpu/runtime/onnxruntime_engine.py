@@ -1,0 +1,185 @@
+"""ONNX Runtime as an engine, with its sessions as this project uses them.
+
+Float weights stay where they are: without prepacking ONNX Runtime reads them from the mapped file,
+so all sizes of a ladder, all sessions and all processes share one copy, and a session opens in
+milliseconds. Integer weights are a quarter of the size and gain more from the kernel's own layout,
+so they are repacked, and their ladder keeps one size open. `COSYVOICE_CPU_PREPACK=1` repacks
+everything (`docs/performance.md` has the figures of both).
+
+Activations come from one arena that all sessions of the process share: stages and sizes take turns,
+so its size is that of the largest, not of their sum (three flow and two vocoder sizes open at full
+size: 200 MB instead of 531 MB).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from cosyvoice_cpu.bundle.manifest import HALF_STORAGE
+from cosyvoice_cpu.errors import BundleError, first_line
+from cosyvoice_cpu.generations import TensorSpec
+from cosyvoice_cpu.generations.components import Arrays
+from cosyvoice_cpu.runtime.graph import BoundGraph, Engine, EngineOptions, Graph, GraphSource
+
+PREPACK_VARIABLE = "COSYVOICE_CPU_PREPACK"
+_INTEGER_PRECISIONS = ("int8", "int4")
+_ERROR_LEVEL = 3  # ONNX Runtime's severity; its warnings are about things that users can't change
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_DTYPES = {"float": "float32", "double": "float64"}  # others are called as in NumPy
+
+
+class OnnxRuntimeGraph(Graph):
+    """An ONNX Runtime session."""
+
+    def __init__(self, session: Any, *, private_weights: bool = False) -> None:
+        """`session` as `open_session` gives it."""
+        self._session = session
+        self.private_weights = private_weights
+        self._inputs = [_tensor_spec(node) for node in session.get_inputs()]
+        self._outputs = [_tensor_spec(node) for node in session.get_outputs()]
+        self._names = [tensor.name for tensor in self._outputs]
+
+    @classmethod
+    def open(cls, source: GraphSource, options: EngineOptions) -> OnnxRuntimeGraph:
+        """Raises: BundleError if the bundle lists no such file or ONNX Runtime refuses it."""
+        # Without a ladder the copy is one; with one, each size would have its own.
+        prepack = source.precision.startswith(_INTEGER_PRECISIONS) and not (
+            options.low_memory and source.spec.ladder
+        )
+        session = open_session(
+            source.path,
+            options.threads,
+            prepack=prepack,
+            fold=source.precision != HALF_STORAGE,
+            record=options.recording.folder if options.recording else None,
+        )
+        if options.recording:
+            options.recording.opened.append((source.path.stem, session.end_profiling))
+        return cls(session, private_weights=prepack)
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        return self._outputs
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+        return dict(zip(self._names, self._session.run(self._names, feed), strict=True))
+
+    def bind(
+        self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
+    ) -> BoundGraph:
+        """In place: nothing is copied. The arrays are contiguous and as large as the outputs."""
+        return _Binding(self._session, self._names, inputs, outputs)
+
+
+class _Binding:
+    """One set of buffers on a session; of one request, so used by one thread at a time."""
+
+    def __init__(
+        self,
+        session: Any,
+        names: Sequence[str],
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+    ) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        # The binding holds addresses; these hold the memory.
+        self._values = {
+            id(array): ort.OrtValue.ortvalue_from_numpy(array)
+            for array in (*inputs.values(), *outputs.values())
+        }
+        for name, array in inputs.items():
+            self._binding.bind_ortvalue_input(name, self._values[id(array)])
+        for name, array in outputs.items():
+            self._binding.bind_ortvalue_output(name, self._values[id(array)])
+        self._free = [name for name in names if name not in outputs]
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+        for name, array in feed.items():
+            self._binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name in self._free:
+            self._binding.bind_output(name)
+        self._session.run_with_iobinding(self._binding)
+        values = self._binding.get_outputs()[-len(self._free) :]
+        return {name: value.numpy() for name, value in zip(self._free, values, strict=True)}
+
+
+ENGINE = Engine(OnnxRuntimeGraph.open)
+
+
+def open_session(
+    model: Path | bytes,
+    threads: int,
+    *,
+    prepack: bool = False,
+    fold: bool = True,
+    record: Path | None = None,
+    weights_folder: Path | None = None,
+) -> Any:
+    """An `onnxruntime.InferenceSession` on a graph file, or on a model in memory.
+
+    `prepack` lets the engine keep repacked copies of the weights, which INT4 and INT8 block
+    kernels can't do without. `fold` off keeps weights that are stored half from being expanded in
+    memory once per session. `record` is the folder for the kernels' times. `weights_folder` has the
+    external weights of a model in memory. Raises: BundleError if ONNX Runtime refuses the graph.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERROR_LEVEL
+    # Sessions take turns; one that spins while another computes doubles the time per token.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if _share_arena():
+        options.add_session_config_entry("session.use_env_allocators", "1")
+    if not (prepack or os.environ.get(PREPACK_VARIABLE) == "1"):
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    if weights_folder:
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights_folder))
+    where = str(model) if isinstance(model, Path) else f"a graph of {weights_folder}"
+    if record:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(record / Path(where).stem)
+    try:
+        return ort.InferenceSession(
+            model if isinstance(model, bytes) else str(model),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=[] if fold else ["ConstantFolding"],
+        )
+    except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
+        raise BundleError(
+            f"{where} can't be loaded by ONNX Runtime {ort.__version__}: {first_line(error)}",
+            "update onnxruntime, or export the checkpoint again",
+        ) from error
+
+
+@cache
+def _share_arena() -> bool:
+    """Register the process-wide arena; False where another library has configured its own."""
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    try:
+        ort.create_and_register_allocator(memory, None)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _tensor_spec(node: Any) -> TensorSpec:
+    """`node.type` is as in "tensor(float)"; a dimension without a name comes as None."""
+    kind = node.type.partition("(")[2].removesuffix(")")
+    shape = tuple("any" if dim is None else dim for dim in node.shape)
+    return TensorSpec(node.name, _DTYPES.get(kind, kind), shape)

@@ -1,0 +1,98 @@
+"""Several threads on one model give what one thread gives, byte for byte."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.bundle_examples import edit_manifest
+
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.runtime.graph import Graph
+from cosyvoice_cpu.runtime.ladder import GraphLadder
+from cosyvoice_cpu.utterances import Utterance, random_utterances
+
+LENGTHS = (8, 60, 110, 30, 160, 90, 8, 140)  # speech tokens: several sizes of the ladder
+
+
+@pytest.fixture(autouse=True)
+def impatient() -> Iterator[None]:
+    """Threads change places as often as the interpreter can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle called INT8, so that its ladders keep one size open, as of integers."""
+    bundle = tmp_path_factory.mktemp("bundles") / "int8"
+    shutil.copytree(tiny_bundle, bundle)
+    for name in ("speech_lm", "flow_estimator", "vocoder"):
+        edit_manifest(bundle, f"components.{name}.precision", "int8-dynamic")
+    return bundle
+
+
+def speak(stages: BundleStages, utterance: Utterance) -> np.ndarray:
+    """The chain once, from ids to samples."""
+    tokens = stages.generate_speech_tokens(
+        utterance.text_ids,
+        prompt_text_ids=utterance.prompt_text_ids,
+        prompt_speech_ids=utterance.prompt_tokens,
+        min_tokens=len(utterance.tokens),
+        max_tokens=len(utterance.tokens),
+    )
+    mel = stages.tokens_to_mel(
+        tokens,
+        prompt_tokens=utterance.prompt_tokens,
+        prompt_mel=utterance.prompt_mel,
+        embedding=utterance.embedding,
+    )
+    return stages.mel_to_waveform(mel)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_threads_on_one_model_give_what_one_thread_gives(
+    tiny_bundle: Path, int8_bundle: Path, precision: str, low_memory: bool
+) -> None:
+    bundle = int8_bundle if precision == "int8" else tiny_bundle
+    stages = BundleStages.load(bundle, low_memory=low_memory)
+    utterances = [
+        replace(random_utterances(stages.manifest, tokens=160)[0], tokens=list(range(length)))
+        for length in LENGTHS
+    ]
+    alone = [speak(stages, utterance) for utterance in utterances]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda utterance: speak(stages, utterance), utterances))
+    assert all(np.array_equal(got, want) for got, want in zip(together, alone, strict=True))
+
+
+def test_a_ladder_of_one_size_serves_threads_that_want_different_ones() -> None:
+    class OneSize(Graph):
+        inputs = outputs = ()
+        private_weights = True
+
+        def __init__(self, size: int | None) -> None:
+            self.size = size
+
+        def run(self, feed):
+            return {}
+
+    ladder = GraphLadder(lambda variant, size: OneSize(size))
+
+    def ask(number: int) -> bool:
+        size = number % 5
+        graph = ladder.get("full", size)
+        assert isinstance(graph, OneSize)
+        return graph.size == size
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(4000)))
