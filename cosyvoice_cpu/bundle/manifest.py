@@ -7,7 +7,6 @@ below are the format; `docs/bundle.md` explains each field.
 
 from __future__ import annotations
 
-import json
 import math
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from cosyvoice_cpu.bundle.paths import first_clash, unsafe_path
+from cosyvoice_cpu.bundle.strict_json import parse_json
 from cosyvoice_cpu.errors import ManifestError
 
 FORMAT: Final = "cosyvoice-cpu-bundle"
@@ -226,7 +226,7 @@ def parse_manifest(text: bytes, path: Path) -> Manifest:
         raise _error(path, f"has {len(text)} bytes, at most {MAX_MANIFEST_BYTES} are read")
     try:
         tree = msgspec.json.decode(text)
-        json.loads(text, object_pairs_hook=_refuse_duplicates)
+        parse_json(text)
     except RecursionError as error:
         raise _error(path, "is nested too deeply") from error
     except (ValueError, msgspec.MsgspecError) as error:
@@ -258,15 +258,6 @@ def _error(path: Path, problem: str) -> ManifestError:
     return ManifestError(
         f"{path}: {problem}", "copy the bundle again, or rebuild it with `cosyvoice-cpu export`"
     )
-
-
-def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key `{twice}` appears twice in one object")
-    return members
 
 
 def _check_version(tree: Any, path: Path) -> None:

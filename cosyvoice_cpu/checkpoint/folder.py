@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from cosyvoice_cpu.bundle.digests import sha256_of_stream
+from cosyvoice_cpu.bundle.strict_json import parse_json
 from cosyvoice_cpu.checkpoint import cosyvoice3
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.checkpoint.sections import Section
@@ -32,7 +32,6 @@ _YAML_FILES = {
     "cosyvoice3.yaml": "Fun-CosyVoice3-0.5B",
 }
 _ADAPTERS: dict[str, ModuleType] = {"cosyvoice3": cosyvoice3}
-_READ_BLOCK = 1 << 20
 _LARGEST_JSON = 1 << 20  # bytes; an official config.json has 700
 
 
@@ -201,8 +200,8 @@ def _read_json(path: Path) -> dict[str, Any]:
             text = file.read(_LARGEST_JSON + 1)
         if len(text) > _LARGEST_JSON:
             raise CheckpointError(f"{path} is larger than {_LARGEST_JSON} bytes", hint)
-        content = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text.decode("utf-8"))
+    except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}", hint) from None
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}", hint) from None
@@ -212,12 +211,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _digest(path: Path) -> FileDigest:
-    digest, size = hashlib.sha256(), 0
     try:
-        with path.open("rb") as file:
-            while block := file.read(_READ_BLOCK):
-                digest.update(block)
-                size += len(block)
+        with path.open("rb", buffering=0) as file:
+            return FileDigest(os.fstat(file.fileno()).st_size, sha256_of_stream(file))
     except OSError as error:
         raise CheckpointError(f"{path} can't be read: {error.strerror}") from None
-    return FileDigest(size, digest.hexdigest())

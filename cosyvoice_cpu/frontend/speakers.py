@@ -7,11 +7,11 @@ heard as a bad voice and not seen as an error.
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
+from cosyvoice_cpu.bundle.safetensors_header import parse_header
 from cosyvoice_cpu.errors import SpeakerError
 
 FORMAT: Final = "cosyvoice-cpu-speaker"
@@ -241,29 +242,24 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _metadata(path: Path, content: bytes) -> dict[str, Any]:
+def _metadata(path: Path, content: bytes) -> dict[str, str]:
     """The strings of the file's header, after a check that it has exactly the format's keys."""
-    size = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or size > len(content) - 8:
-        raise SpeakerError(f"{path} is truncated or no speaker file", _HINT)
     try:
-        header = json.loads(content[8 : 8 + size], object_pairs_hook=_without_doubles)
-        metadata = header.pop("__metadata__")
-        found = {"format": metadata.pop("format"), "version": metadata.pop("version")}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise SpeakerError(f"{path} is no speaker file", _HINT) from error
-    if found["format"] != FORMAT:
-        raise SpeakerError(f"{path} is no speaker file (format {found['format']!r})", _HINT)
-    if found["version"] != FORMAT_VERSION:
+        header = parse_header(BytesIO(content), len(content))
+    except ValueError as error:
+        raise SpeakerError(f"{path} is damaged or no speaker file: {error}", _HINT) from error
+    metadata = dict(header.metadata)
+    file_format, version = metadata.pop("format", None), metadata.pop("version", None)
+    if file_format != FORMAT:
+        raise SpeakerError(f"{path} is no speaker file (format {file_format!r:.200})", _HINT)
+    if version != FORMAT_VERSION:
         raise SpeakerError(
-            f"{path} has version {found['version']!r}; this program reads {FORMAT_VERSION}",
+            f"{path} has version {version!r:.200}; this program reads {FORMAT_VERSION}",
             "update cosyvoice-cpu, or cache the speaker again",
         )
     _same_keys(path, "field", metadata, _STRINGS)
-    _same_keys(path, "tensor", header, tuple(_TENSORS))
-    if wrong := [name for name, value in metadata.items() if not isinstance(value, str)]:
-        raise SpeakerError(f"{path}: field {wrong[0]} is no text", _HINT)
-    return dict(metadata)
+    _same_keys(path, "tensor", header.tensors, tuple(_TENSORS))
+    return metadata
 
 
 def _tensors(path: Path, content: bytes) -> dict[str, NDArray[Any]]:
@@ -280,11 +276,4 @@ def _same_keys(path: Path, kind: str, found: Mapping[str, Any], expected: tuple[
     if missing := [name for name in expected if name not in found]:
         raise SpeakerError(f"{path} lacks the {kind} {missing[0]}", _HINT)
     if unknown := [name for name in found if name not in expected]:
-        raise SpeakerError(f"{path} has an unknown {kind} {unknown[0]!r}", _HINT)
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a key appears twice")
-    return table
+        raise SpeakerError(f"{path} has an unknown {kind} {unknown[0]!r:.200}", _HINT)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle
-from cosyvoice_cpu.bundle.safetensors_header import read_metadata
+from cosyvoice_cpu.bundle.safetensors_header import read_header
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.export.weights import Weight, write_weights
@@ -112,7 +112,7 @@ def write_component(
     stored = write_weights(
         writer.path_for(name, WEIGHTS),
         plan.weights,
-        metadata=read_metadata(bundle.file(name, WEIGHTS)),
+        metadata=read_header(bundle.file(name, WEIGHTS)).metadata,
     )
     if plan.calibration:
         report = calibration_text(name, plan.calibration)

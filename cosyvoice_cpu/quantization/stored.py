@@ -22,8 +22,8 @@ def read_weights(path: Path) -> dict[str, Weight]:
     Raises: BundleError if the file is not one.
     """
     try:
-        header, start = read_header(path)
-        return {name: _weight(path, start, entry) for name, entry in header.items()}
+        header = read_header(path)
+        return {name: _weight(path, header.start, entry) for name, entry in header.tensors.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(
             f"{path} is no usable weight file ({error})", "export the checkpoint again"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.safetensors_header import read_header
+from cosyvoice_cpu.bundle.safetensors_header import Header, read_header
 from cosyvoice_cpu.errors import BundleError
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -37,13 +37,13 @@ class EmbeddingTable:
         Raises: BundleError if it is not there or not such a matrix.
         """
         try:
-            header, start = read_header(path)
-            self._rows = _mapped(path, start, header, name)
+            header = read_header(path)
+            self._rows = _mapped(path, header, name)
             rows, width = self._rows.shape
             self._scale: NDArray[Any] | None = None  # [rows, scales of a row]
             if self._rows.dtype in (np.int8, np.uint8):
                 width *= 2 if self._rows.dtype == np.uint8 else 1
-                self._scale = _mapped(path, start, header, name + _SCALE).reshape(rows, -1)
+                self._scale = _mapped(path, header, name + _SCALE).reshape(rows, -1)
                 if width % self._scale.shape[1]:
                     raise ValueError(f"the scales of {name} do not fit its shape")
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -66,12 +66,12 @@ class EmbeddingTable:
         return values * scale.repeat(self.shape[1] // scale.shape[1], axis=1)
 
 
-def _mapped(path: Path, start: int, header: dict[str, Any], name: str) -> NDArray[Any]:
-    """Tensor `name` of a file whose tensors begin at byte `start`."""
-    entry = header[name]
+def _mapped(path: Path, header: Header, name: str) -> NDArray[Any]:
+    """Tensor `name` of the file with this header."""
+    entry = header.tensors[name]
     shape = tuple(entry["shape"])
     low, high = entry["data_offsets"]
     dtype = np.dtype(_DTYPES[entry["dtype"]])
     if high - low != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"the size of {name} does not fit its shape")
-    return np.memmap(path, dtype=dtype, mode="r", offset=start + low, shape=shape)
+    return np.memmap(path, dtype=dtype, mode="r", offset=header.start + low, shape=shape)

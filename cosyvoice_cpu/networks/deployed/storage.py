@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from cosyvoice_cpu.bundle.safetensors_header import read_metadata
+from cosyvoice_cpu.bundle.safetensors_header import read_header
 from cosyvoice_cpu.errors import BundleError
 
 _CONFIG = "config"
@@ -33,7 +33,7 @@ def stored_config(path: Path, kind: type[C]) -> C:
     Raises: BundleError if the file does not state one.
     """
     try:
-        return msgspec.json.decode(read_metadata(path)[_CONFIG], type=kind)
+        return msgspec.json.decode(read_header(path).metadata[_CONFIG], type=kind)
     except (OSError, ValueError, KeyError) as error:
         raise BundleError(
             f"{path} does not say how its network is built ({error})", "export the checkpoint again"

@@ -1,0 +1,61 @@
+"""The header of a safetensors file: read strictly, tensors left where they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save
+
+from cosyvoice_cpu.bundle.safetensors_header import read_header
+
+TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.int8)}
+
+
+def with_header(change: Callable[[str], str]) -> bytes:
+    """A file whose header was changed as text."""
+    content = save(TENSORS, {"format": "x"})
+    size = int.from_bytes(content[:8], "little")
+    header = change(content[8 : 8 + size].decode()).encode()
+    return len(header).to_bytes(8, "little") + header + content[8 + size :]
+
+
+def test_the_header_says_where_each_tensor_lies(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(save(TENSORS, {"format": "x"}))
+    header = read_header(path)
+    assert header.metadata == {"format": "x"}
+    assert header.tensors.keys() == load_file(path).keys()
+    low, high = header.tensors["a"]["data_offsets"]
+    data = path.read_bytes()[header.start + low : header.start + high]
+    assert np.array_equal(np.frombuffer(data, np.float32).reshape(2, 3), TENSORS["a"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is truncated"),
+        (b"\xff" * 8, "its header is too long"),
+        (save(TENSORS)[:20], "it is truncated"),
+        (with_header(lambda h: h.replace('"b"', '"a"')), "the key `a` appears twice in one object"),
+        (with_header(lambda h: h[:-9]), "its header is not valid: "),
+        (with_header(lambda h: "[" * 50_000), "its header is not valid: is nested too deeply"),
+        (with_header(lambda h: "[]"), "its header is no table"),
+        (with_header(lambda h: h.replace('"x"', "1")), "its metadata are no table of texts"),
+        (with_header(lambda h: h.replace("[0,24]", "[0,24000]")), "'a' is outside the file"),
+        (with_header(lambda h: h.replace("[0,24]", "[-1,24]")), "'a' is outside the file"),
+        (with_header(lambda h: h.replace("[0,24]", "[0,24.0]")), "'a' has no place"),
+        (with_header(lambda h: json.dumps({"a": 1})), "'a' has no place"),
+    ],
+)
+def test_a_header_that_readers_could_misread_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as refused:
+        read_header(path)
+    assert message in str(refused.value)
