@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.errors import SpeakerError
+from cosyvoice_cpu.errors import SpeakerError, first_line
 from cosyvoice_cpu.frontend.fbank import BINS
 from cosyvoice_cpu.frontend.mel import WHISPER_BINS
 from cosyvoice_cpu.frontend.speakers import Ints
@@ -62,9 +62,7 @@ class FrontEndModels:
         try:
             result: NDArray[Any] = session.run([first], dict(zip(names, values, strict=True)))[0]
         except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-            raise SpeakerError(
-                f"{path} fails on this clip ({_first_line(error)})", _HINT
-            ) from error
+            raise SpeakerError(f"{path} fails on this clip ({first_line(error)})", _HINT) from error
         return result
 
 
@@ -77,7 +75,7 @@ def _open(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common class of their own
-        raise SpeakerError(f"{path} can't be loaded ({_first_line(error)})", _HINT) from error
+        raise SpeakerError(f"{path} can't be loaded ({first_line(error)})", _HINT) from error
 
 
 def _require(
@@ -112,7 +110,3 @@ def _require(
             f"{' or '.join(sorted(outputs[0]))}",
             _HINT,
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -1,12 +1,12 @@
-"""Cut a text into the pieces that are synthesized one after the other.
+"""Cut a text into the segments that are synthesized one after the other.
 
-Sentences are found first, each with its closing quotes. Short ones are then gathered into pieces as
-the original gathers them (60 to 80 units); a sentence that is too long for one piece is cut at its
-pauses, else at blanks, else between two characters. Unlike the original's, the pieces are bounded,
-and together they hold every character of the text except white space.
+Sentences are found first, each with its closing quotes. Short ones are then merged into segments as
+the original merges them (60 to 80 long); a sentence that is too long for one segment is cut at its
+pauses, else at blanks, else between two characters. Unlike the original's, the segments are
+bounded, and together they hold every character of the text except white space.
 
-A unit is a character where Han or kana carry the sentence, a text id elsewhere: both about a
-syllable, so a bound in units is a bound on the seconds of speech.
+Length is counted in characters where Han or kana carry the sentence, in text ids elsewhere: both
+are about syllables, so a bound on the length is a bound on the seconds of speech.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from cosyvoice_cpu.frontend import writing_systems
 from cosyvoice_cpu.frontend.sentence_ends import find_sentences
 
-LONGEST = 120  # units in a piece
+LONGEST = 120  # length of a segment
 LONGEST_CHARACTERS = 400
 
 _LINE_BREAK = re.compile(r"[^\S\n\r]*[\n\r\v\f\x85\u2028\u2029]\s*")
@@ -31,77 +31,80 @@ CountTokens = Callable[[str], int]
 
 
 def split_sentences(text: str, count_tokens: CountTokens, *, longest: int = LONGEST) -> list[str]:
-    """Pieces of `text` in order, of at most `longest` units and 400 characters each.
+    """Segments of `text` in order, each of at most the length `longest` and 400 characters.
 
     `count_tokens` gives the number of text ids of a string (`TextTokenizer.count`); it is asked
     about each sentence once and about parts of long ones, never about the whole text. Joined, the
-    pieces are the text but for white space: blanks between pieces go, runs of blanks shrink, and a
-    line break within a piece becomes a blank, or nothing between two Han characters. A text of
-    white space has no piece. A piece without a letter or digit is left only if nothing is there
-    that it could join. Marks such as `<|en|>` and `[breath]` stay whole, addresses where they fit.
+    segments are the text but for white space: blanks between segments go, runs of blanks shrink,
+    and a line break within a segment becomes a blank, or nothing between two Han characters. A text
+    of white space has no segment. A segment without a letter or digit is left only if nothing is
+    there that it could join. Marks such as `<|en|>` and `[breath]` stay whole, addresses where they
+    fit.
     Source: CosyVoice cosyvoice/utils/frontend_utils.py, `split_paragraph`, for the gathering rule.
     """
-    limits = _Limits.of(longest)
+    lengths = _Lengths.of(longest)
     text = _MANY_BLANKS.sub(_few_blanks, text)
-    atoms = (
-        atom for sentence in find_sentences(text) for atom in _fit(sentence, count_tokens, limits)
+    parts = (
+        part for sentence in find_sentences(text) for part in _fit(sentence, count_tokens, lengths)
     )
-    pieces = (_LINE_BREAK.sub(_blank_or_nothing, piece).strip() for piece in _gather(atoms, limits))
-    return [piece for piece in pieces if piece]
+    segments = (
+        _LINE_BREAK.sub(_blank_or_nothing, segment).strip() for segment in _merge(parts, lengths)
+    )
+    return [segment for segment in segments if segment]
 
 
 @dataclass(frozen=True)
-class _Limits:
-    """In units; 120, 100, 80, 60 and 20 unless `longest` says otherwise."""
+class _Lengths:
+    """Bounds: 120, 100, 80, 60 and 20 unless `longest` says otherwise."""
 
-    longest: int  # of a piece
-    sentence: int  # of a sentence that stays whole; leaves room for a scrap to join it
-    target: int  # above it, a piece of more than `least` is closed
+    longest: int  # of a segment
+    sentence: int  # of a sentence that stays whole; leaves room for a fragment to join it
+    target: int  # above it, a segment of more than `least` is closed
     least: int
-    scrap: int  # below it, a piece joins its neighbour
+    fragment: int  # below it, a segment joins its neighbour
 
     @classmethod
-    def of(cls, longest: int) -> _Limits:
+    def of(cls, longest: int) -> _Lengths:
         return cls(
             longest=longest,
             sentence=max(1, longest * 5 // 6),
             target=max(1, longest * 2 // 3),
             least=longest // 2,
-            scrap=longest // 6,
+            fragment=longest // 6,
         )
 
 
 @dataclass(frozen=True)
-class _Atom:
-    """A sentence, or a part of a long one, with the white space before it."""
+class _Segment:
+    """Sentences, or a part of a long one, with the white space before."""
 
     text: str
-    units: int
+    length: int
     speaks: bool
 
 
-def _fit(sentence: str, count_tokens: CountTokens, limits: _Limits) -> Iterator[_Atom]:
-    """`sentence` as one atom, or its parts if it is too long to stay whole."""
-    units_of = len if writing_systems.counts_in_characters(sentence) else count_tokens
+def _fit(sentence: str, count_tokens: CountTokens, lengths: _Lengths) -> Iterator[_Segment]:
+    """`sentence` as one segment, or as parts if it is too long to stay whole."""
+    length_of = len if writing_systems.counts_in_characters(sentence) else count_tokens
     position = 0
     unbroken: _Spans | None = None
     while position < len(sentence):
         window = sentence[position : position + LONGEST_CHARACTERS]
-        units = units_of(window)
-        if position + len(window) == len(sentence) and units <= limits.sentence:
-            yield _Atom(window, units, writing_systems.has_speech(window))
+        length = length_of(window)
+        if position + len(window) == len(sentence) and length <= lengths.sentence:
+            yield _Segment(window, length, writing_systems.has_speech(window))
             return
         if unbroken is None:
             unbroken = _Spans.of(sentence, writing_systems.UNBROKEN)
-        ideal = max(1, min(len(window) * limits.target // max(units, 1), len(window) * 7 // 8))
+        ideal = max(1, min(len(window) * lengths.target // max(length, 1), len(window) * 7 // 8))
         if len(sentence) - position < 2 * ideal:
             ideal = max(1, (len(sentence) - position) // 2)  # two even parts, no short rest
-        cut, part_units = _fitting_cut(sentence, position, ideal, unbroken, units_of, limits)
-        if part_units > limits.longest:  # an address longer than a piece
+        cut, part_length = _fitting_cut(sentence, position, ideal, unbroken, length_of, lengths)
+        if part_length > lengths.longest:  # an address longer than a segment
             marks = _Spans.of(sentence, writing_systems.MARK)
-            cut, part_units = _fitting_cut(sentence, position, ideal, marks, units_of, limits)
+            cut, part_length = _fitting_cut(sentence, position, ideal, marks, length_of, lengths)
         part = sentence[position:cut]
-        yield _Atom(part, part_units, writing_systems.has_speech(part))
+        yield _Segment(part, part_length, writing_systems.has_speech(part))
         position = cut
 
 
@@ -128,15 +131,15 @@ def _fitting_cut(
     start: int,
     ideal: int,
     kept: _Spans,
-    units_of: CountTokens,
-    limits: _Limits,
+    length_of: CountTokens,
+    lengths: _Lengths,
 ) -> tuple[int, int]:
-    """A place behind `start` and the units up to it: within the limits unless `kept` forbids."""
+    """A place behind `start` and the length up to it: within the bounds unless `kept` forbids."""
     cut = _best_cut(sentence, start, ideal, kept)
-    while (units := units_of(sentence[start:cut])) > limits.sentence and ideal > 1:
+    while (length := length_of(sentence[start:cut])) > lengths.sentence and ideal > 1:
         ideal = max(1, min(ideal, cut - start) // 2)
         cut = _best_cut(sentence, start, ideal, kept)
-    return cut, units
+    return cut, length
 
 
 def _best_cut(sentence: str, start: int, ideal: int, unbroken: _Spans) -> int:
@@ -161,36 +164,38 @@ def _best_cut(sentence: str, start: int, ideal: int, unbroken: _Spans) -> int:
     return next(whole, near[0] if near else min(aim, len(sentence)))
 
 
-def _gather(atoms: Iterator[_Atom], limits: _Limits) -> list[str]:
-    """Join atoms into pieces by the original's rule, and scraps to a neighbour."""
-    pieces: list[_Atom] = []
-    for atom in atoms:
-        if pieces and _belongs(pieces[-1], atom, limits):
-            pieces[-1] = _joined(pieces[-1], atom)
+def _merge(parts: Iterator[_Segment], lengths: _Lengths) -> list[str]:
+    """Join parts into segments by the original's rule, and fragments to a neighbour."""
+    segments: list[_Segment] = []
+    for part in parts:
+        if segments and _belongs(segments[-1], part, lengths):
+            segments[-1] = _joined(segments[-1], part)
         else:
-            pieces.append(atom)
-    if len(pieces) > 1 and (pieces[-1].units < limits.scrap or not pieces[-1].speaks):
-        both = _joined(pieces[-2], pieces[-1])
-        if _within(both, limits.longest):
-            pieces[-2:] = [both]
-    return [piece.text for piece in pieces]
+            segments.append(part)
+    if len(segments) > 1 and (segments[-1].length < lengths.fragment or not segments[-1].speaks):
+        both = _joined(segments[-2], segments[-1])
+        if _within(both, lengths.longest):
+            segments[-2:] = [both]
+    return [segment.text for segment in segments]
 
 
-def _belongs(piece: _Atom, atom: _Atom, limits: _Limits) -> bool:
-    both = _joined(piece, atom)
-    if _within(both, limits.target):
+def _belongs(segment: _Segment, part: _Segment, lengths: _Lengths) -> bool:
+    both = _joined(segment, part)
+    if _within(both, lengths.target):
         return True
-    if piece.units < limits.scrap or not piece.speaks or not atom.speaks:
-        return _within(both, limits.longest)
-    return piece.units <= limits.least and _within(both, limits.sentence)
+    if segment.length < lengths.fragment or not segment.speaks or not part.speaks:
+        return _within(both, lengths.longest)
+    return segment.length <= lengths.least and _within(both, lengths.sentence)
 
 
-def _joined(piece: _Atom, atom: _Atom) -> _Atom:
-    return _Atom(piece.text + atom.text, piece.units + atom.units, piece.speaks or atom.speaks)
+def _joined(segment: _Segment, part: _Segment) -> _Segment:
+    return _Segment(
+        segment.text + part.text, segment.length + part.length, segment.speaks or part.speaks
+    )
 
 
-def _within(piece: _Atom, units: int) -> bool:
-    return piece.units <= units and len(piece.text) <= LONGEST_CHARACTERS
+def _within(segment: _Segment, length: int) -> bool:
+    return segment.length <= length and len(segment.text) <= LONGEST_CHARACTERS
 
 
 def _few_blanks(blanks: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 # Stops that end a sentence wherever they stand. The enumeration comma is among them because the
-# original cuts there, and pieces of the length it was used with are what the model is known for.
+# original cuts there, and segments of the length it was used with are what the model is known for.
 WIDE_STOPS = (
     "。｡！？；：、︒"  # Chinese, Japanese
     "؟۔؛"  # Arabic, Urdu

@@ -217,10 +217,10 @@ def test_any_text_is_cut_without_loss_and_has_ids(tiny_bundle: Path) -> None:
     tokenizer = TextTokenizer.load(tiny_bundle / "text_tokenizer", in_bundle=True)
     for chance in seeds("sentences and tokens"):
         text = _text(chance)
-        pieces = split_sentences(text, tokenizer.count)
-        assert "".join("".join(pieces).split()) == "".join(text.split())
-        for piece in pieces:
-            ids = tokenizer.encode(piece)
+        segments = split_sentences(text, tokenizer.count)
+        assert "".join("".join(segments).split()) == "".join(text.split())
+        for segment in segments:
+            ids = tokenizer.encode(segment)
             assert all(0 <= number < tokenizer.vocabulary_size for number in ids)
 
 

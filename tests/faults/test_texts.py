@@ -106,9 +106,9 @@ def test_a_text_of_any_script_is_cut_without_loss_and_spoken(
 ) -> None:
     tokenizer = text_tokenizer(stages.bundle)
     assert tokenizer is not None
-    pieces = split_sentences(text, tokenizer.count)
-    assert "".join("".join(pieces).split()) == "".join(text.split())
-    ids = tokenizer.encode(pieces[0])
+    segments = split_sentences(text, tokenizer.count)
+    assert "".join("".join(segments).split()) == "".join(text.split())
+    ids = tokenizer.encode(segments[0])
     assert tokenizer.decode(ids)
     tokens = stages.generate_speech_tokens(ids, max_tokens=8)
     mel = stages.tokens_to_mel(
@@ -160,6 +160,6 @@ def test_a_megabyte_is_cut_in_seconds(unit: str, tiny_bundle: Path) -> None:
     tokenizer = TextTokenizer.load(tiny_bundle / "text_tokenizer", in_bundle=True)
     text = unit * (250_000 // len(unit.encode()))
     started = time.process_time()
-    pieces = split_sentences(text, tokenizer.count)
+    segments = split_sentences(text, tokenizer.count)
     assert time.process_time() - started < 10
-    assert "".join("".join(pieces).split()) == "".join(text.split())
+    assert "".join("".join(segments).split()) == "".join(text.split())

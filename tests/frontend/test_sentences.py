@@ -45,65 +45,65 @@ SNIPPETS = st.sampled_from(
 TEXTS = st.lists(SNIPPETS | st.characters(), max_size=120).map("".join)
 
 
-def test_an_address_longer_than_a_piece_is_cut() -> None:
+def test_an_address_longer_than_a_segment_is_cut() -> None:
     address = "https://a.b/c?d=e" + "x" * 90 + "."
-    pieces = split_sentences(address, len, longest=60)
-    assert "".join(pieces) == address
-    assert max(map(len, pieces)) <= 60
+    segments = split_sentences(address, len, longest=60)
+    assert "".join(segments) == address
+    assert max(map(len, segments)) <= 60
     assert split_sentences(address, len) == [address]
 
 
 @settings(max_examples=300)
 @given(TEXTS, st.sampled_from([60, 120]))
 def test_no_text_loses_a_character_or_exceeds_a_bound(text: str, longest: int) -> None:
-    pieces = split_sentences(text, len, longest=longest)
-    assert squash("".join(pieces)) == squash(text)
-    assert all(piece == piece.strip() and "\n" not in piece for piece in pieces)
-    assert all(0 < len(piece) <= longest for piece in pieces)
+    segments = split_sentences(text, len, longest=longest)
+    assert squash("".join(segments)) == squash(text)
+    assert all(segment == segment.strip() and "\n" not in segment for segment in segments)
+    assert all(0 < len(segment) <= longest for segment in segments)
 
 
 @settings(max_examples=200)
 @given(TEXTS)
-def test_ids_bound_the_pieces_of_other_scripts(text: str) -> None:
+def test_ids_bound_the_segments_of_other_scripts(text: str) -> None:
     def three_each(part: str) -> int:  # a script whose characters are three ids each
         return 3 * len(part)
 
-    pieces = split_sentences(text, three_each)
-    assert squash("".join(pieces)) == squash(text)
-    assert all(len(piece) <= 120 for piece in pieces)
+    segments = split_sentences(text, three_each)
+    assert squash("".join(segments)) == squash(text)
+    assert all(len(segment) <= 120 for segment in segments)
 
 
 @settings(max_examples=200)
 @given(TEXTS)
 def test_a_count_of_nothing_still_bounds_the_characters(text: str) -> None:
-    pieces = split_sentences(text, lambda part: 0)
-    assert all(len(piece) <= LONGEST_CHARACTERS for piece in pieces)
-    assert squash("".join(pieces)) == squash(text)
+    segments = split_sentences(text, lambda part: 0)
+    assert all(len(segment) <= LONGEST_CHARACTERS for segment in segments)
+    assert squash("".join(segments)) == squash(text)
 
 
 @settings(max_examples=100)
 @given(
     st.lists(st.sampled_from(["Yes. ", "No way! ", "He, however, left; it rained. "]), min_size=1)
 )
-def test_a_piece_is_not_cut_again(parts: list[str]) -> None:
-    for piece in split_sentences("".join(parts), len):
-        assert split_sentences(piece, len) == [piece]
+def test_a_segment_is_not_cut_again(parts: list[str]) -> None:
+    for segment in split_sentences("".join(parts), len):
+        assert split_sentences(segment, len) == [segment]
 
 
-def test_pieces_are_the_originals_where_it_loses_nothing_and_keeps_its_own_bound(
+def test_segments_are_the_originals_where_it_loses_nothing_and_keeps_its_own_bound(
     tokenizer: TextTokenizer,
 ) -> None:
     compared, different = 0, []
     for row in ROWS:
         if row["pieces"] and row["lossless"] and max(row["lengths"]) <= 80:
             compared += 1
-            expected = [squash(piece) for piece in row["pieces"]]
+            expected = [squash(segment) for segment in row["pieces"]]
             if not squash(row["text"]).endswith(expected[-1]):
                 expected[-1] = expected[-1][:-1]  # the final stop that the original adds
-            got = [squash(piece) for piece in split_sentences(row["text"], tokenizer.count)]
+            got = [squash(segment) for segment in split_sentences(row["text"], tokenizer.count)]
             if got != expected:
                 different.append(row["text"][:30])
-    # One has pieces of over 400 characters, the other an English sentence before Chinese ones,
+    # One has segments of over 400 characters, the other an English sentence before Chinese ones,
     # which is counted in ids here and in letters there.
     assert compared == 107 and len(different) == 2
     assert different[1].startswith("You are a helpful assistant.")
@@ -111,15 +111,15 @@ def test_pieces_are_the_originals_where_it_loses_nothing_and_keeps_its_own_bound
 
 def test_every_golden_text_is_kept_whole_and_bounded(tokenizer: TextTokenizer) -> None:
     for row in ROWS:
-        pieces = split_sentences(row["text"], tokenizer.count)
-        assert squash("".join(pieces)) == squash(row["text"])
-        for piece in pieces:
-            assert len(piece) <= 400
-            assert len(piece) <= 120 or tokenizer.count(piece) <= 120
+        segments = split_sentences(row["text"], tokenizer.count)
+        assert squash("".join(segments)) == squash(row["text"])
+        for segment in segments:
+            assert len(segment) <= 400
+            assert len(segment) <= 120 or tokenizer.count(segment) <= 120
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\n \t\u3000", "\x1c"])
-def test_white_space_has_no_piece(text: str) -> None:
+def test_white_space_has_no_segment(text: str) -> None:
     assert split_sentences(text, len) == []
 
 
@@ -164,22 +164,24 @@ def test_sentences_end_where_a_reader_ends_them(sentences: str) -> None:
 
 def test_a_long_sentence_is_cut_at_its_pauses() -> None:
     text = "很长的一句话没有句号，" * 40
-    pieces = split_sentences(text, len)
-    assert all(piece.endswith("，") for piece in pieces)
-    assert all(60 <= len(piece) <= 100 for piece in pieces)
+    segments = split_sentences(text, len)
+    assert all(segment.endswith("，") for segment in segments)
+    assert all(60 <= len(segment) <= 100 for segment in segments)
 
 
 def test_without_pauses_it_is_cut_at_blanks() -> None:
     words = ["silence", "garden", "10\u00a0000"] * 60
-    pieces = split_sentences(" ".join(words), len)
-    assert [word for piece in pieces for word in piece.split(" ")] == words
+    segments = split_sentences(" ".join(words), len)
+    assert [word for segment in segments for word in segment.split(" ")] == words
 
 
 def test_without_blanks_no_visible_character_is_torn() -> None:
     for cluster in ["👨‍👩‍👧", "👍🏽", "🇩🇪", "e\u0301\u0323", "क्ष", "กำ", "각"]:
-        pieces = split_sentences("a" + cluster * 200, lambda part: 2 * len(part))
-        joined = [piece.removeprefix("a") for piece in pieces]
-        assert all(piece == cluster * (len(piece) // len(cluster)) for piece in joined), cluster
+        segments = split_sentences("a" + cluster * 200, lambda part: 2 * len(part))
+        joined = [segment.removeprefix("a") for segment in segments]
+        assert all(segment == cluster * (len(segment) // len(cluster)) for segment in joined), (
+            cluster
+        )
 
 
 @settings(max_examples=100)
@@ -190,8 +192,8 @@ def test_without_blanks_no_visible_character_is_torn() -> None:
 )
 def test_marks_stay_whole(parts: list[str]) -> None:
     text = "".join(parts)
-    pieces = split_sentences(text, len)
-    assert [m for piece in pieces for m in MARK.findall(piece)] == MARK.findall(text)
+    segments = split_sentences(text, len)
+    assert [m for segment in segments for m in MARK.findall(segment)] == MARK.findall(text)
 
 
 def test_a_short_emphasis_and_an_address_are_not_cut() -> None:
@@ -200,7 +202,7 @@ def test_a_short_emphasis_and_an_address_are_not_cut() -> None:
         "https://example.com/" + "a,b" * 20,
     ]:
         text = "很长的一句话没有句号啊" * 6 + whole + "很长的一句话没有句号啊" * 6
-        assert any(whole in piece for piece in split_sentences(text, len))
+        assert any(whole in segment for segment in split_sentences(text, len))
 
 
 @pytest.mark.parametrize(
@@ -208,11 +210,11 @@ def test_a_short_emphasis_and_an_address_are_not_cut() -> None:
     ["Great! 😀 Next one. 🎉", "好！！！……啊。——", "😀 Hello. ...", "?!", "“Hi.” —— ♪"],
 )
 def test_punctuation_and_emoji_join_a_neighbour(text: str) -> None:
-    pieces = split_sentences(text, len, longest=30)
-    assert len(pieces) == 1 or all(has_speech(piece) for piece in pieces)
+    segments = split_sentences(text, len, longest=30)
+    assert len(segments) == 1 or all(has_speech(segment) for segment in segments)
 
 
-def test_a_line_break_in_a_piece_becomes_a_blank_or_nothing() -> None:
+def test_a_line_break_in_a_segment_becomes_a_blank_or_nothing() -> None:
     assert split_sentences("one\ntwo\r\nthree", len) == ["one two three"]
     assert split_sentences("第一行\n第二行", len) == ["第一行第二行"]
 
