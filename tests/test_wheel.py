@@ -18,5 +18,10 @@ def test_the_wheel_holds_the_package_and_nothing_else() -> None:
     assert {name.partition("/")[0] for name in files} == {"cosyvoice_cpu"}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "cosyvoice_cpu").rglob("*.py")}
     assert sources <= files
-    for kind in ("recipes/auto.toml", "quality/data/sentences.tsv", "demo/voice/llm.pt"):
+    for kind in (
+        "recipes/auto.toml",
+        "calibration_data/pairs.jsonl",
+        "demo/voice/llm.pt",
+        "data/sentences.tsv",
+    ):
         assert any(name.endswith(kind) for name in files), kind

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.evaluation.parity.outputs import GATE_MEASURES, Outputs
-from cosyvoice_cpu.quantization.calibration import calibration_items, split_items
+from cosyvoice_cpu.quantization.calibration.pairs import calibration_items
 from cosyvoice_cpu.quantization.fx.engine import TorchStages
-from cosyvoice_cpu.quantization.timing import speedup_of
+from cosyvoice_cpu.quantization.search.timing import speedup_of
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.utterances import Utterance
 from tools.failures import reports_failures
@@ -101,7 +101,7 @@ def main() -> int:
         BundleStages.load(options.quantized, options.threads),
         TorchStages.load(options.quantized, options.threads),
     )
-    _, held_out = split_items(calibration_items(reference, None, lambda done: None))
+    held_out = calibration_items(reference, None, lambda done: None).held_out
     items = held_out[: options.items]
     print("| component | measure | ONNX Runtime | torch | apart |\n|---|---|---|---|---|")
     for row in agreements(reference, sides, items):

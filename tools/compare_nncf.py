@@ -27,11 +27,10 @@ from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
 from cosyvoice_cpu.evaluation.distances import sqnr_db
-from cosyvoice_cpu.quantization.calibration import calibration_items
-from cosyvoice_cpu.quantization.in_memory import open_model
-from cosyvoice_cpu.quantization.players import Player, graph_for
-from cosyvoice_cpu.quantization.rewrite import WEIGHT
-from cosyvoice_cpu.quantization.timing import alternating_ratio
+from cosyvoice_cpu.quantization.calibration.graph_runs import ComponentRunner, graph_for, open_model
+from cosyvoice_cpu.quantization.calibration.pairs import calibration_items
+from cosyvoice_cpu.quantization.kernels.graph_rewrite import WEIGHT
+from cosyvoice_cpu.quantization.search.timing import alternating_ratio
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from tools.failures import reports_failures
 
@@ -100,12 +99,15 @@ def compare(float32: Path, quantized: Path, threads: int) -> list[tuple[str, flo
     Raises: UsageError for calibration data of one length only once, BundleError.
     """
     stages = BundleStages(open_bundle(float32), threads)
-    items = calibration_items(stages, None, lambda done: None)
+    data = calibration_items(stages, None, lambda done: None)
+    items = [*data.fitted, *data.held_out]
     graph = graph_for(stages.bundle, _FLOW, items[0])
     same = [item for item in items if graph_for(stages.bundle, _FLOW, item) == graph]
     if len(same) == 1:
         raise UsageError("no two calibration items fit one graph", "add clips of six seconds")
-    fitted, held_out = (list(Player(stages, _FLOW, _as_it_is).play(item)) for item in same[:2])
+    fitted, held_out = (
+        list(ComponentRunner(stages, _FLOW, _as_it_is).run(item)) for item in same[:2]
+    )
     feeds = [call.feed for call in held_out]
 
     model = onnx.load(str(graph))

@@ -1,7 +1,7 @@
 """Recipes beside each other on one bundle: the table of docs/lab/quantization-log.md.
 
     python -m tools.compare_recipes BUNDLE --recipe NAME [--recipe NAME ...]
-        --output FOLDER [--calibration DIR] [--threads N] [--keep]
+        --output FOLDER [--calibration DIR|random] [--threads N] [--keep]
 
 Each recipe quantizes the bundle whatever the gate says, so that what is refused can be seen, too.
 FOLDER gets `recipes.md`, `recipes.csv` and, with --keep, the bundles.
@@ -22,10 +22,11 @@ from cosyvoice_cpu.bundle.atomic import output_error, write_file_atomically
 from cosyvoice_cpu.bundle.manifest import QualityResult
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError
-from cosyvoice_cpu.quantization.findings import Findings
-from cosyvoice_cpu.quantization.planner import Progress
+from cosyvoice_cpu.progress import Progress, no_progress
+from cosyvoice_cpu.quantization.calibration.pairs import RANDOM, Random
+from cosyvoice_cpu.quantization.measurement_cache import MeasurementCache
 from cosyvoice_cpu.quantization.quantize import quantize_bundle
-from cosyvoice_cpu.quantization.recipe import recipe_names
+from cosyvoice_cpu.quantization.recipes.recipe import recipe_names
 from cosyvoice_cpu.quantization.report import ComponentReport, QuantizationReport
 from tools.failures import reports_failures
 
@@ -46,10 +47,10 @@ def compare_recipes(
     folder: Path,
     recipes: Sequence[str],
     *,
-    calibration: Path | None = None,
+    calibration: Path | Random | None = None,
     threads: int = 1,
     keep: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> list[Entry]:
     """Quantize `bundle` by each of `recipes` and write the tables into `folder`.
 
@@ -73,7 +74,7 @@ def compare_recipes(
                 overwrite=True,
                 threads=threads,
                 progress=progress,
-                keep_findings=True,
+                keep_measurements=True,
             )
         except MissingExtraError as error:
             entries.append(Entry(recipe, None, f"{error.what}; {error.hint}"))
@@ -81,7 +82,7 @@ def compare_recipes(
         entries.append(Entry(recipe, report))
         if not keep:
             shutil.rmtree(output)
-    Findings(open_bundle(bundle).manifest).forget()
+    MeasurementCache(open_bundle(bundle).manifest).clear()
     write_file_atomically(folder / "recipes.md", to_markdown(entries).encode())
     write_file_atomically(folder / "recipes.csv", to_csv(entries).encode())
     return entries
@@ -90,7 +91,7 @@ def compare_recipes(
 def to_markdown(entries: Sequence[Entry]) -> str:
     """A row for each component of each recipe, then the sizes of the bundles."""
     lines = [
-        "| component | recipe | form | quality | gate | times as fast | size | float32 stays |",
+        "| component | recipe | precision | quality | gate | times as fast | size | float32 |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for entry in entries:
@@ -99,12 +100,12 @@ def to_markdown(entries: Sequence[Entry]) -> str:
         for part in entry.report.components:
             results = _results(part)
             speed = f"{part.speedup:.2f}" if part.speedup else ""
-            form = part.precision
-            if part.recipe != entry.report.recipe and not part.put_back:
-                form += f", as {part.recipe}"
+            precision = part.precision
+            if part.recipe != entry.report.recipe and not part.restored:
+                precision += f", as {part.recipe}"
             cells = [
-                *(part.name, entry.recipe, form, ", ".join(map(_measured, results))),
-                *(_verdict(part, results), speed, _megabytes(part.bytes_after), _stays(part)),
+                *(part.name, entry.recipe, precision, ", ".join(map(_measured, results))),
+                *(_decision(part, results), speed, _megabytes(part.bytes_after), _stays(part)),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| recipe | bundle | of float32 |", "|---|---|---|"]
@@ -137,7 +138,12 @@ def to_csv(entries: Sequence[Entry]) -> str:
                 writer.writerow(
                     [
                         *(entry.recipe, part.name, part.precision, result.measure, *judged),
-                        *(part.speedup, part.bytes_before, part.bytes_after, " ".join(part.kept)),
+                        *(
+                            part.speedup,
+                            part.bytes_before,
+                            part.bytes_after,
+                            " ".join(part.float32_layers),
+                        ),
                     ]
                 )
         for result in entry.report.results:
@@ -148,9 +154,9 @@ def to_csv(entries: Sequence[Entry]) -> str:
 
 
 def _results(part: ComponentReport) -> list[QualityResult]:
-    """Of the form that was taken, else of the first that was tried."""
-    taken = [a for a in part.attempts if a.recipe == part.recipe]
-    return (taken or part.attempts)[0].results
+    """Of the candidate that was taken, else of the first."""
+    taken = [entry for entry in part.candidates if entry.recipe == part.recipe]
+    return (taken or part.candidates)[0].results
 
 
 def _measured(result: QualityResult) -> str:
@@ -159,23 +165,27 @@ def _measured(result: QualityResult) -> str:
     return f"{name} {result.value:.1f} dB"
 
 
-def _verdict(part: ComponentReport, results: Sequence[QualityResult]) -> str:
-    if part.put_back:
-        return f"float32: {part.put_back}"
+def _decision(part: ComponentReport, results: Sequence[QualityResult]) -> str:
+    if part.restored:
+        return f"float32: {part.restored}"
     failed = [result.measure for result in results if not result.passed]
     return f"refused: {', '.join(failed)}" if failed else "passes"
 
 
 def _stays(part: ComponentReport) -> str:
-    if part.put_back:
+    if part.restored:
         return "all"
-    if len(part.kept) > _MANY:
-        return f"{len(part.kept)} of {len(part.kept) + part.layers} layers"
-    return ", ".join(part.kept) or "nothing"
+    if len(part.float32_layers) > _MANY:
+        return f"{len(part.float32_layers)} of {len(part.float32_layers) + part.layers} layers"
+    return ", ".join(part.float32_layers) or "nothing"
 
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
+
+
+def _calibration(given: str | None) -> Path | Random | None:
+    return RANDOM if given == RANDOM else Path(given) if given else None
 
 
 @reports_failures
@@ -186,7 +196,7 @@ def main() -> int:
     parser.add_argument("bundle", type=Path, help="a float32 bundle")
     parser.add_argument("--recipe", action="append", help="repeatable; by default all there are")
     parser.add_argument("--output", type=Path, required=True, help="a folder for the tables")
-    parser.add_argument("--calibration", type=Path)
+    parser.add_argument("--calibration", metavar="DIR|random")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="keep the bundles")
     options = parser.parse_args()
@@ -194,7 +204,7 @@ def main() -> int:
         options.bundle,
         options.output,
         options.recipe or recipe_names(),
-        calibration=options.calibration,
+        calibration=_calibration(options.calibration),
         threads=options.threads,
         keep=options.keep,
         progress=lambda what, done: print(f"{what}, {done:.0%}", file=sys.stderr),

@@ -13,7 +13,7 @@ from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
 if TYPE_CHECKING:
     from cosyvoice_cpu.bundle.manifest import QualityResult
     from cosyvoice_cpu.quantization.report import (
-        AttemptReport,
+        CandidateReport,
         ComponentReport,
         QuantizationReport,
     )
@@ -38,9 +38,11 @@ def quantize(
         typer.Option(metavar="NAME", help="Only this component of the recipe; repeatable."),
     ] = None,
     calibration: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="DIR", help="Text/audio pairs to fit ranges to and measure quality on."
+            metavar="DIR|random",
+            help="Text/audio pairs to calibrate and measure on, by default the project's own; "
+            "random: random ids, for a bundle without front end.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -53,7 +55,7 @@ def quantize(
         bool,
         typer.Option(
             "--sensitivity",
-            help="Make no bundle, but tables and a picture of what each layer costs by itself.",
+            help="Make no bundle, but tables and a plot of what each layer costs by itself.",
         ),
     ] = False,
     overwrite: Annotated[
@@ -70,10 +72,12 @@ def quantize(
 
     from cosyvoice_cpu.cli.messages import note, print_json, progress_bar, warn
     from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
+    from cosyvoice_cpu.quantization.calibration.pairs import RANDOM
     from cosyvoice_cpu.system.threads import resolve_threads
 
+    data = calibration if calibration in (RANDOM, None) else Path(calibration)
     if sensitivity:
-        from cosyvoice_cpu.quantization.sensitivity_tables import to_markdown, write_sensitivity
+        from cosyvoice_cpu.quantization.search.sensitivity import to_markdown, write_sensitivity
 
         with progress_bar() as progress:
             rows = write_sensitivity(
@@ -81,7 +85,7 @@ def quantize(
                 output,
                 recipe=recipe,
                 components=component or (),
-                calibration=calibration,
+                calibration=data,
                 threads=resolve_threads(threads),
                 progress=progress,
             )
@@ -97,7 +101,7 @@ def quantize(
                 output,
                 recipe=recipe,
                 components=component or (),
-                calibration=calibration,
+                calibration=data,
                 dry_run=dry_run,
                 force=force,
                 overwrite=overwrite,
@@ -110,8 +114,8 @@ def quantize(
             else:
                 _print_results(error.results)
             raise
-    if report.resumed:
-        note(f"an earlier run had left {report.resumed} measurements, which were used again")
+    if report.reused:
+        note(f"{report.reused} measurements of an interrupted run were reused")
     for remark in report.notes:
         note(remark)
     if report.forced:
@@ -137,43 +141,45 @@ def _print_report(report: QuantizationReport, output: Path) -> None:
             f"  {part.name:<16}{part.precision:<26}{megabytes(part.bytes_before):>10} to"
             f" {megabytes(part.bytes_after):>9}{speed}"
         )
-        if part.put_back:
-            typer.echo(f"    stays float32: {part.put_back}")
-        elif part.kept:
-            typer.echo(f"    {part.layers} layers; float32 stay {', '.join(part.kept)}")
+        if part.restored:
+            typer.echo(f"    stays float32: {part.restored}")
+        elif part.float32_layers:
+            typer.echo(f"    {part.layers} layers; float32: {', '.join(part.float32_layers)}")
         else:
             typer.echo(f"    {part.layers} layers")
-        for attempt in part.attempts:
-            _print_attempt(attempt, part, dry=not report.written)
+        for candidate in part.candidates:
+            _print_candidate(candidate, part, dry=not report.written)
     if report.results:
         _print_results(report.results)
-        typer.echo(f"  measured on {', '.join(report.items)}")
+        typer.echo(
+            f"  calibration data: {report.calibration}; measured on {', '.join(report.items)}"
+        )
     if not report.written:
         typer.echo(f"  memory: {megabytes(report.memory_bytes)} beside mapped files")
 
 
-def _print_attempt(attempt: AttemptReport, part: ComponentReport, *, dry: bool) -> None:
+def _print_candidate(candidate: CandidateReport, part: ComponentReport, *, dry: bool) -> None:
     """A line if there was a choice, and what was decided about its layers."""
     from cosyvoice_cpu.cli.sizes import megabytes
 
-    if len(part.attempts) > 1:
-        speed = f", {attempt.speedup:.2f} times as fast" if attempt.speedup else ""
+    if len(part.candidates) > 1:
+        speed = f", {candidate.speedup:.2f} times as fast" if candidate.speedup else ""
         if dry:
-            fate = "to be tried"
-        elif attempt.refusal:
-            fate = f"refused: {attempt.refusal}"
+            fate = "to be measured"
+        elif candidate.refusal:
+            fate = f"refused: {candidate.refusal}"
         else:
-            fate = "taken" if attempt.recipe == part.recipe else "passes, not taken"
-        size = megabytes(attempt.bytes_after)
-        typer.echo(f"    {attempt.recipe}: {attempt.precision}, {size}{speed}; {fate}")
-    if attempt.smoothing:
-        typer.echo(f"      {attempt.smoothing}")
-    if attempt.slow:
-        layers = ", ".join(f"{layer} ({faster:.2f})" for layer, faster in attempt.slow.items())
-        typer.echo(f"      not faster than float32, so put back: {layers}")
-    if attempt.sensitive:
-        layers = ", ".join(f"{layer} ({db:.1f} dB)" for layer, db in attempt.sensitive.items())
-        typer.echo(f"      the most sensitive, so put back: {layers}")
+            fate = "taken" if candidate.recipe == part.recipe else "passes, not taken"
+        size = megabytes(candidate.bytes_after)
+        typer.echo(f"    {candidate.recipe}: {candidate.precision}, {size}{speed}; {fate}")
+    if candidate.smoothing:
+        typer.echo(f"      {candidate.smoothing}")
+    if candidate.slow:
+        layers = ", ".join(f"{layer} ({faster:.2f})" for layer, faster in candidate.slow.items())
+        typer.echo(f"      restored to float32, since not faster: {layers}")
+    if candidate.sensitive:
+        layers = ", ".join(f"{layer} ({db:.1f} dB)" for layer, db in candidate.sensitive.items())
+        typer.echo(f"      restored to float32, since most sensitive: {layers}")
 
 
 def _print_results(results: Sequence[QualityResult]) -> None:

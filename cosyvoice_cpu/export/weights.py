@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cosyvoice_cpu.bundle.safetensors_header import METADATA
+from cosyvoice_cpu.bundle.safetensors_header import METADATA, read_header
+from cosyvoice_cpu.errors import BundleError
 
 if TYPE_CHECKING:
     from torch import Tensor  # quantization writes weights without it
@@ -34,6 +36,7 @@ SAFETENSORS_DTYPES = {
     "int8": "I8",
     "uint8": "U8",
 }
+_DTYPES = {code: np.dtype(name) for name, code in SAFETENSORS_DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -143,3 +146,26 @@ def write_weights(
             array.tofile(file)
     assert not stored or start == min(slot.offset for slot in stored.values())
     return stored
+
+
+def read_weights(path: Path) -> dict[str, Weight]:
+    """Every tensor of a file that `write_weights` made, memory-mapped: read when it is used.
+
+    Raises: BundleError if the file is not one.
+    """
+    try:
+        header = read_header(path)
+        return {name: _mapped(path, header.start, entry) for name, entry in header.tensors.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(
+            f"{path} is no usable weight file ({error})", "export the checkpoint again"
+        ) from error
+
+
+def _mapped(path: Path, start: int, entry: dict[str, list[int]]) -> Weight:
+    dtype, shape = _DTYPES[str(entry["dtype"])], tuple(entry["shape"])
+    offset = start + entry["data_offsets"][0]
+    load: Callable[[], NDArray[np.generic]] = partial(
+        np.memmap, path, dtype=dtype, mode="r", offset=offset, shape=shape
+    )
+    return Weight(shape, dtype, load)

@@ -1,4 +1,15 @@
-"""INT8 with proof: recipes, integer graphs, the quality gate. Needs onnx, not torch."""
+"""INT8 with proof: recipes, integer graphs, the quality gate. Needs onnx, not torch.
+
+    recipes      what is quantized how, as data, and what is good enough
+    kernels      ONNX Runtime's integer products: packed weights, nodes, simulation in NumPy
+    calibration  text/audio pairs, recorded activations, scales of channels
+    search       candidates: planned, fitted, measured, chosen
+    gate         accuracy of each component, words and voices of the whole
+    fx           activation ranges by torch.ao.quantization
+
+One candidate goes through `recipes.recipe`, `search.candidate` (plan, write), `search.fitting`,
+`search.evaluator` (measure) and `search.selection` (decide); `quantize` does it for all.
+"""
 
 from cosyvoice_cpu.errors import MissingExtraError
 
@@ -9,7 +20,7 @@ except ImportError as error:
         f"quantizing needs {error.name}", 'install it with: pip install "cosyvoice-cpu[export]"'
     ) from error
 
-from cosyvoice_cpu.quantization.gate import QualityRefusedError
+from cosyvoice_cpu.quantization.gate.accuracy import QualityRefusedError
 from cosyvoice_cpu.quantization.quantize import quantize_bundle
 from cosyvoice_cpu.quantization.report import ComponentReport, QuantizationReport
 

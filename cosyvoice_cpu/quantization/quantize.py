@@ -1,7 +1,8 @@
 """From a float32 bundle to a quantized one, or to a refusal.
 
-    plan ─> for each component its candidates: made in the writer's hidden folder, measured ─> the
-    chosen ones ─> listeners, who may send a searched one back to float32 ─> gate ─> rename
+    plan ─> for each component its candidates: written to a hidden folder, measured ─> the chosen
+    ones ─> words and voices, for which a searched one may be rolled back to float32 ─> gate ─>
+    rename
 
 Nothing of the checkpoint is needed. Weights are read from the mapped bundle one tensor at a time.
 """
@@ -18,27 +19,29 @@ from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
-from cosyvoice_cpu.quantization.component import plan_component
-from cosyvoice_cpu.quantization.findings import digest_of
-from cosyvoice_cpu.quantization.gate import QualityRefusedError
-from cosyvoice_cpu.quantization.heard import Heard, listen
-from cosyvoice_cpu.quantization.memory import predicted_memory
-from cosyvoice_cpu.quantization.planner import Progress, materials_for
-from cosyvoice_cpu.quantization.recipe import AUTO, Recipe, load_recipe
-from cosyvoice_cpu.quantization.relief import suspect
-from cosyvoice_cpu.quantization.report import AttemptReport, ComponentReport, QuantizationReport
-from cosyvoice_cpu.quantization.search import (
-    Attempt,
-    Candidate,
-    candidates_of,
-    chosen_parts,
-    fastest,
-    pooled,
+from cosyvoice_cpu.progress import Progress, no_progress, share_of
+from cosyvoice_cpu.quantization.calibration.pairs import RANDOM, Random
+from cosyvoice_cpu.quantization.gate.accuracy import QualityRefusedError
+from cosyvoice_cpu.quantization.gate.intelligibility import SpeechCheck, check_speech, rollback
+from cosyvoice_cpu.quantization.measurement_cache import digest_of
+from cosyvoice_cpu.quantization.recipes.recipe import AUTO, load_recipe
+from cosyvoice_cpu.quantization.report import CandidateReport, ComponentReport, QuantizationReport
+from cosyvoice_cpu.quantization.search.candidate import (
+    ComponentPlan,
+    plan_component,
+    predicted_memory,
 )
-from cosyvoice_cpu.quantization.workshop import Workshop
+from cosyvoice_cpu.quantization.search.evaluator import CandidateEvaluator
+from cosyvoice_cpu.quantization.search.fitting import prepare_inputs
+from cosyvoice_cpu.quantization.search.selection import (
+    CandidateResult,
+    fastest,
+    with_pooled_speeds,
+)
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 _SMALLEST_FREE_BYTES = 40_000_000  # on the output's disk, above what the weights take
+_NOT_MEASURED = Quality(results=[], forced=False)
 
 
 def quantize_bundle(
@@ -47,131 +50,127 @@ def quantize_bundle(
     *,
     recipe: str = AUTO,
     components: Sequence[str] = (),
-    calibration: Path | None = None,
+    calibration: Path | Random | None = None,
     dry_run: bool = False,
     force: bool = False,
     overwrite: bool = False,
     threads: int = 1,
-    progress: Progress | None = None,
-    keep_findings: bool = False,
+    progress: Progress = no_progress,
+    keep_measurements: bool = False,
 ) -> QuantizationReport:
     """Quantize the float32 `bundle` into a new one at `output`.
 
     `recipe` is one of the package's or a path that ends in `.toml`. Where it names candidates for
-    a component instead of a form ("auto" does), the fastest on this machine that passes the gate
-    is taken, and layers or a component that are not faster than float32 go back to it.
+    a component ("auto" does), the fastest on this machine that passes the gate is taken, and layers
+    or a component that are not faster than float32 are restored to it.
     `components` picks among the recipe's, all by default. `calibration` is a folder of text/audio
-    pairs. `dry_run` plans and writes nothing. `force` writes what the gate refused and marks it so.
-    What an interrupted run had measured is not measured again; with `keep_findings` it stays for
-    the next recipe as well.
+    pairs, by default the project's own; "random" takes random ids instead, for a bundle without
+    front end. `dry_run` plans and writes nothing. `force` writes what the gate refused and marks it
+    so. What an interrupted run had measured is not measured again; with `keep_measurements` it
+    stays for the next recipe as well.
     Raises: QualityRefusedError (nothing is written), UsageError, BundleError, ManifestError.
     """
-    tell = progress or _say_nothing
-    chosen = chosen_parts(load_recipe(recipe), components)
-    candidates = {name: candidates_of(chosen, name) for name in chosen.names}
-    tell("checking the bundle", 0.0)
+    chosen = load_recipe(recipe).restricted_to(components)
+    candidates = {name: chosen.candidates(name) for name in chosen.names}
+    progress("checking the bundle", 0.0)
     source = open_bundle(bundle)
-    plan = _planned(source, chosen, candidates)
+    plans = {
+        name: [
+            plan_component(source, name, part, recipe_name) for recipe_name, part in parts.items()
+        ]
+        for name, parts in candidates.items()
+    }
+    planned = _planned(source, chosen.name, plans)
     if dry_run:
-        return plan
-    with BundleWriter(output, overwrite, plan.bytes_after + _SMALLEST_FREE_BYTES) as writer:
-        materials = materials_for(source, calibration, threads, tell)
-        workshop = Workshop(materials, writer)
-        drafts = _copied(writer, source, candidates, tell)
+        return planned
+    with BundleWriter(output, overwrite, planned.bytes_after + _SMALLEST_FREE_BYTES) as writer:
+        inputs = prepare_inputs(source, calibration, threads, progress)
+        evaluator = CandidateEvaluator(inputs, writer)
+        drafts = _copied(writer, source, plans, progress)
         reports: dict[ComponentName, ComponentReport] = {}
-        taken: dict[ComponentName, Attempt] = {}
-        for name, entries in candidates.items():
+        taken: dict[ComponentName, CandidateResult] = {}
+        for name, entries in plans.items():
             search = chosen.search.get(name)
-            least = search.least_speedup if search else None
-            attempts = pooled([workshop.attempt(name, candidate, least) for candidate in entries])
-            best = attempts[0] if least is None else fastest(attempts, least)
-            reports[name] = _component_report(source, name, attempts, best, least)
+            least = search.min_speedup if search else None
+            results = with_pooled_speeds([evaluator.evaluate(plan, least) for plan in entries])
+            best = results[0] if least is None else fastest(results, least)
+            reports[name] = _component_report(source, results, best, least)
             if best:
                 taken[name] = best
-                drafts[name] = workshop.write(best.plan, best.candidate.recipe)
+                drafts[name] = evaluator.write(best.plan)
             else:
-                drafts[name] = workshop.copy(name)
+                drafts[name] = evaluator.copy(name)
 
-        def listened() -> Heard:
+        def speech() -> SpeechCheck:
             if not taken:
-                return Heard([], [])
+                return SpeechCheck([], [])
             content = _content(source.manifest, drafts, _NOT_MEASURED)
-            return listen(
-                materials.reference,
+            return check_speech(
+                inputs.reference,
                 lambda: BundleStages(writer.preview(**content), threads),
                 chosen.speech,
-                materials.findings,
-                digest_of(sorted(map(workshop.key, taken.values())))[:32],
-                lambda done: tell("listening to words and voices", done),
+                inputs.cache,
+                digest_of(sorted(evaluator.key(result.plan) for result in taken.values()))[:32],
+                share_of(progress, "measuring words and voices"),
             )
 
-        heard = listened()
-        while put_back := suspect(heard.results, chosen.search.keys() & taken.keys()):
-            name, reason = put_back
+        checked = speech()
+        while refused := rollback(checked.results, chosen.search.keys() & taken.keys()):
+            name, reason = refused
             del taken[name]
-            drafts[name] = workshop.copy(name)
+            drafts[name] = evaluator.copy(name)
             reports[name] = replace(
-                reports[name], put_back=reason, precision=source.component(name).precision
+                reports[name], restored=reason, precision=source.component(name).precision
             )
-            heard = listened()
-        results = [result for attempt in taken.values() for result in attempt.results]
-        results += heard.results
-        refused = not all(result.passed for result in results)
-        if refused and not force:
-            raise QualityRefusedError(results)
-        tell("digests", 0.0)
+            checked = speech()
+        quality = [result for candidate in taken.values() for result in candidate.results]
+        quality += checked.results
+        failed = not all(result.passed for result in quality)
+        if failed and not force:
+            raise QualityRefusedError(quality)
+        progress("digests", 0.0)
         manifest = writer.finish(
-            **_content(source.manifest, drafts, Quality(results=results, forced=refused))
+            **_content(source.manifest, drafts, Quality(results=quality, forced=failed))
         )
-    resumed = materials.findings.reused
-    if not keep_findings:
-        materials.findings.forget()
+    if not keep_measurements:
+        inputs.cache.clear()
     return replace(
-        plan,
+        planned,
         components=[
             replace(report, bytes_after=_bytes(manifest, report.name))
             for report in reports.values()
         ],
-        results=results,
-        items=[item.name for item in materials.held_out],
+        results=quality,
+        items=[item.name for item in inputs.held_out],
+        fitted_items=[item.name for item in inputs.fitted],
+        calibration=inputs.items.origin,
         bytes_after=_bytes(manifest),
-        forced=refused,
+        forced=failed,
         written=True,
-        resumed=resumed,
-        notes=heard.remarks,
+        reused=inputs.cache.reused,
+        notes=[*([_RANDOM_NOTE] if calibration == RANDOM else []), *checked.remarks],
     )
 
 
-_NOT_MEASURED = Quality(results=[], forced=False)
+_RANDOM_NOTE = (
+    "calibrated and measured on random ids, not on speech: the gate says little of real sentences"
+)
 
 
 def _planned(
-    source: Bundle, recipe: Recipe, candidates: Mapping[ComponentName, Sequence[Candidate]]
+    source: Bundle, recipe: str, plans: Mapping[ComponentName, Sequence[ComponentPlan]]
 ) -> QuantizationReport:
     """What would be done; of several candidates the first stands for the result."""
     before = _bytes(source.manifest)
-    plans = {
-        name: [plan_component(source, name, candidate.part) for candidate in entries]
-        for name, entries in candidates.items()
-    }
     parts = [
-        ComponentReport(
-            name=name,
-            recipe=candidates[name][0].recipe,
-            precision=entries[0].precision,
-            layers=len(entries[0].layers),
-            kept=entries[0].kept,
-            bytes_before=entries[0].bytes_before,
-            bytes_after=entries[0].bytes_after,
-            attempts=[
-                _attempt_report(Attempt(candidate, plan), None)
-                for candidate, plan in zip(candidates[name], entries, strict=True)
-            ],
+        replace(
+            _component_report(source, results, results[0], None),
+            candidates=[_candidate_report(result, None) for result in results],
         )
-        for name, entries in plans.items()
+        for results in ([CandidateResult(plan) for plan in entries] for entries in plans.values())
     ]
     return QuantizationReport(
-        recipe=recipe.name,
+        recipe=recipe,
         components=parts,
         results=[],
         items=[],
@@ -185,42 +184,43 @@ def _planned(
 
 def _component_report(
     source: Bundle,
-    name: ComponentName,
-    attempts: Sequence[Attempt],
-    best: Attempt | None,
-    least: float | None,
+    results: Sequence[CandidateResult],
+    best: CandidateResult | None,
+    min_speedup: float | None,
 ) -> ComponentReport:
     """What became of a component; its size is known when the bundle is written."""
-    shown = best or attempts[0]
-    refusals = [attempt.refusal(least or 0.0) for attempt in attempts]
+    shown = best or results[0]
+    plan = shown.plan
+    refusals = [result.refusal(min_speedup or 0.0) for result in results]
     return ComponentReport(
-        name=name,
-        recipe=shown.candidate.recipe,
-        precision=shown.plan.precision if best else source.component(name).precision,
-        layers=len(shown.plan.layers),
-        kept=shown.plan.kept,
-        bytes_before=shown.plan.bytes_before,
-        bytes_after=shown.plan.bytes_after,
+        name=plan.name,
+        recipe=plan.recipe_name,
+        precision=plan.precision if best else source.component(plan.name).precision,
+        layers=len(plan.layers),
+        float32_layers=plan.float32_layers,
+        bytes_before=plan.bytes_before,
+        bytes_after=plan.bytes_after,
         speedup=shown.speedup,
-        put_back=None if best else refusals[0],
-        attempts=[
-            _attempt_report(attempt, refusal)
-            for attempt, refusal in zip(attempts, refusals, strict=True)
+        restored=None if best else refusals[0],
+        candidates=[
+            _candidate_report(result, refusal)
+            for result, refusal in zip(results, refusals, strict=True)
         ],
     )
 
 
-def _attempt_report(attempt: Attempt, refusal: str | None) -> AttemptReport:
-    return AttemptReport(
-        recipe=attempt.candidate.recipe,
-        precision=attempt.plan.precision,
-        layers=len(attempt.plan.layers),
-        slow=attempt.slow,
-        sensitive=attempt.sensitive,
-        results=attempt.results,
-        speedup=attempt.speedup,
-        bytes_after=attempt.plan.bytes_after,
-        smoothing=str(attempt.plan.smoothing) if attempt.plan.smoothing else None,
+def _candidate_report(result: CandidateResult, refusal: str | None) -> CandidateReport:
+    plan = result.plan
+    return CandidateReport(
+        recipe=plan.recipe_name,
+        precision=plan.precision,
+        layers=len(plan.layers),
+        slow=result.slow,
+        sensitive=result.sensitive,
+        results=result.results,
+        speedup=result.speedup,
+        bytes_after=plan.bytes_after,
+        smoothing=str(plan.smoothing) if plan.smoothing else None,
         refusal=refusal,
     )
 
@@ -229,13 +229,13 @@ def _copied(
     writer: BundleWriter,
     source: Bundle,
     quantized: Mapping[ComponentName, object],
-    tell: Progress,
+    progress: Progress,
 ) -> dict[ComponentName, ComponentDraft]:
     """The components that stay as they are, and the speakers."""
     drafts: dict[ComponentName, ComponentDraft] = {}
     names = [name for name in source.manifest.components if name not in quantized]
     for count, name in enumerate(names):
-        tell(f"copying {name}", count / len(names))
+        progress(f"copying {name}", count / len(names))
         drafts[name] = writer.copy_component(source, name)
     for path in list_speakers([source.speakers_folder]).values():
         if not path.is_file():
@@ -265,7 +265,3 @@ def _bytes(manifest: Manifest, component: ComponentName | None = None) -> int:
         if component in (None, name)
         for entry in part.files
     )
-
-
-def _say_nothing(what: str, done: float) -> None:
-    pass

@@ -8,18 +8,18 @@ from cosyvoice_cpu.bundle.manifest import ComponentName, QualityResult
 
 
 @dataclass(frozen=True)
-class AttemptReport:
-    """One form of a component that was tried."""
+class CandidateReport:
+    """One candidate for a component."""
 
     recipe: str
     precision: str
     layers: int  # quantized
-    slow: dict[str, float]  # layers put back to float32, and their float32 time / quantized time
-    sensitive: dict[str, float]  # layers put back for quality, and the SQNR in dB of each alone
+    slow: dict[str, float]  # layers restored to float32, and their float32 time / quantized time
+    sensitive: dict[str, float]  # layers restored for quality, and the SQNR in dB of each alone
     results: list[QualityResult]
     speedup: float | None  # float32 time / quantized time
     bytes_after: int
-    smoothing: str | None  # what was evened out
+    smoothing: str | None  # which layers, and how strongly
     refusal: str | None  # why it can't be taken
 
 
@@ -31,12 +31,12 @@ class ComponentReport:
     recipe: str  # the one that made it
     precision: str  # of the result
     layers: int  # quantized
-    kept: list[str]  # layers that stayed float32
+    float32_layers: list[str]
     bytes_before: int
     bytes_after: int
     speedup: float | None = None  # float32 time / quantized time; null if not measured
-    put_back: str | None = None  # why it is float32 again, if it is
-    attempts: list[AttemptReport] = field(default_factory=list)
+    restored: str | None = None  # why the component is float32 again, if it is
+    candidates: list[CandidateReport] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -52,5 +52,7 @@ class QuantizationReport:
     memory_bytes: int  # predicted: what must fit into memory, beside mapped files
     forced: bool
     written: bool
-    resumed: int = 0  # measurements that an interrupted run had left
+    calibration: str = ""  # the folder of the items, or "random ids"
+    fitted_items: list[str] = field(default_factory=list)  # what recipes could be fitted to
+    reused: int = 0  # measurements of an interrupted run
     notes: list[str] = field(default_factory=list)  # what could not be measured, and why

@@ -28,7 +28,7 @@ from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.sentences import split_sentences
 from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
-from cosyvoice_cpu.quantization.recipe import parse_recipe, recipe_names
+from cosyvoice_cpu.quantization.recipes.recipe import parse_recipe, recipe_names
 from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
 
 

@@ -179,7 +179,7 @@ def test_a_calibration_pair_that_is_none_is_refused(
     line: str, place: Path, tiny_bundle: Path
 ) -> None:
     from cosyvoice_cpu.errors import UsageError
-    from cosyvoice_cpu.quantization.calibration import calibration_items
+    from cosyvoice_cpu.quantization.calibration.pairs import calibration_items
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
     (place / "link").symlink_to("/etc")

@@ -17,6 +17,7 @@ from support.quantization_examples import (
     fix_activation_ranges,
     float_bundle,
     int8_bundle,
+    quantize_on_random_ids,
     sign_again,
     stored,
 )
@@ -28,16 +29,16 @@ from cosyvoice_cpu.evaluation.parity.verify_graphs import graph_problems
 from cosyvoice_cpu.export.exporter import export_checkpoint
 from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
-from cosyvoice_cpu.quantization import QualityRefusedError, quantize_bundle
-from cosyvoice_cpu.quantization.gate import gate
-from cosyvoice_cpu.quantization.recipe import load_recipe, recipe_names
+from cosyvoice_cpu.quantization import QualityRefusedError
+from cosyvoice_cpu.quantization.gate.accuracy import gate
+from cosyvoice_cpu.quantization.recipes.recipe import load_recipe, recipe_names
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.stages import load_bundle
 from cosyvoice_cpu.utterances import random_utterances
 
 STRICT = """
 name = "strict"
-about = "asks for more than 8 bits can give"
+description = "asks for more than 8 bits can give"
 [components.speech_lm]
 kernel = "weight-only-int8"
 [components.speech_lm.limits]
@@ -111,7 +112,7 @@ def test_the_manifest_says_what_was_done_and_how_good_it_is() -> None:
 
 
 def test_a_dry_run_predicts_the_size_and_writes_nothing(tmp_path: Path) -> None:
-    planned = quantize_bundle(float_bundle(), tmp_path / "out", recipe="int8", dry_run=True)
+    planned = quantize_on_random_ids(float_bundle(), tmp_path / "out", recipe="int8", dry_run=True)
     assert not planned.written
     assert list(tmp_path.iterdir()) == []
     files = [path for path in int8_bundle().rglob("*") if path.parent != int8_bundle()]
@@ -123,7 +124,7 @@ def test_the_gate_refuses_and_nothing_is_written(tmp_path: Path) -> None:
     recipe = tmp_path / "strict.toml"
     recipe.write_text(STRICT)
     with pytest.raises(QualityRefusedError) as caught:
-        quantize_bundle(float_bundle(), tmp_path / "out", recipe=str(recipe))
+        quantize_on_random_ids(float_bundle(), tmp_path / "out", recipe=str(recipe))
     assert caught.value.exit_code == 3
     assert "speech_lm logits_sqnr_db is" in caught.value.what
     assert "at least 90 is needed" in caught.value.what
@@ -134,7 +135,9 @@ def test_the_gate_refuses_and_nothing_is_written(tmp_path: Path) -> None:
 def test_force_writes_what_the_gate_refused_and_marks_it(tmp_path: Path) -> None:
     recipe = tmp_path / "strict.toml"
     recipe.write_text(STRICT)
-    report = quantize_bundle(float_bundle(), tmp_path / "out", recipe=str(recipe), force=True)
+    report = quantize_on_random_ids(
+        float_bundle(), tmp_path / "out", recipe=str(recipe), force=True
+    )
     assert report.forced
     quality = open_bundle(tmp_path / "out").manifest.quality
     assert quality.forced
@@ -190,7 +193,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 
 def test_only_the_named_components_are_quantized(tmp_path: Path) -> None:
-    quantize_bundle(
+    quantize_on_random_ids(
         float_bundle(), tmp_path / "out", recipe="dynamic-int8", components=["flow_estimator"]
     )
     parts = open_bundle(tmp_path / "out").manifest.components
@@ -211,26 +214,26 @@ def test_speakers_go_along(tmp_path: Path) -> None:
         embedding=np.ones(192, np.float32),
     )
     speaker.save(bundle / "speakers" / "anna.safetensors")
-    quantize_bundle(bundle, tmp_path / "out", recipe="weight-only-int8")
+    quantize_on_random_ids(bundle, tmp_path / "out", recipe="weight-only-int8")
     assert Speaker.load(tmp_path / "out" / "speakers" / "anna.safetensors").name == "anna"
 
 
 def test_a_quantized_bundle_is_not_quantized_again(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"speech_lm of .* is int8-weights; quantization starts"):
-        quantize_bundle(int8_bundle(), tmp_path / "out")
+        quantize_on_random_ids(int8_bundle(), tmp_path / "out")
 
 
 def test_a_bundle_of_stored_halves_is_refused(tmp_path: Path) -> None:
     half = tmp_path / "half"
     export_checkpoint(CHECKPOINT, half, max_seconds=2, front_end=False, storage="float16")
     with pytest.raises(BundleError, match="is float16-storage; quantization starts from float32"):
-        quantize_bundle(half, tmp_path / "out")
+        quantize_on_random_ids(half, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_component_outside_the_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="recipe auto has no component 'vocoder'") as caught:
-        quantize_bundle(float_bundle(), tmp_path / "out", components=["vocoder"])
+        quantize_on_random_ids(float_bundle(), tmp_path / "out", components=["vocoder"])
     assert caught.value.hint == "it has speech_lm, flow_estimator"
 
 
@@ -238,7 +241,7 @@ def test_a_component_outside_the_recipe_is_refused(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ('layers = ["decoder.*"]', "the recipe selects no layer of speech_lm"),
-        ('tables = { phonemes = "float16" }', "speech_lm has no table phonemes"),
+        ('embedding_tables = { phonemes = "float16" }', "speech_lm has no table phonemes"),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_bundle_is_refused(
@@ -248,14 +251,14 @@ def test_a_recipe_that_does_not_fit_the_bundle_is_refused(
     limits = "[components.speech_lm.limits]"
     recipe.write_text(STRICT.replace(limits, f"{line}\n{limits}"))
     with pytest.raises(UsageError, match=message):
-        quantize_bundle(float_bundle(), tmp_path / "out", recipe=str(recipe))
+        quantize_on_random_ids(float_bundle(), tmp_path / "out", recipe=str(recipe))
 
 
 def test_an_output_that_exists_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").touch()
     with pytest.raises(BundleError, match="out exists"):
-        quantize_bundle(float_bundle(), tmp_path / "out")
+        quantize_on_random_ids(float_bundle(), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["precious"]
 
 
@@ -274,7 +277,7 @@ def test_weights_of_another_checkpoint_in_a_bundle_are_refused(tmp_path: Path) -
     path = bundle / "flow_estimator" / "weights.safetensors"
     stored(path, "blocks.0.qkv.weight")[:] = 0.5
     with pytest.raises(BundleError, match=r"flow_estimator/weights\.safetensors does not match"):
-        quantize_bundle(bundle, tmp_path / "out", recipe="int8")
+        quantize_on_random_ids(bundle, tmp_path / "out", recipe="int8")
     assert not (tmp_path / "out").exists()
 
 
@@ -289,6 +292,6 @@ def test_graphs_of_another_checkpoint_beside_a_bundles_weights_are_refused(tmp_p
     )
     sign_again(bundle)
     with pytest.raises(CosyVoiceError) as caught:
-        quantize_bundle(bundle, tmp_path / "out", recipe="int8")
+        quantize_on_random_ids(bundle, tmp_path / "out", recipe="int8")
     assert caught.value.hint
     assert not (tmp_path / "out").exists()

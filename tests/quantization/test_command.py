@@ -8,11 +8,12 @@ from pathlib import Path
 from support.command_line import WITHOUT_TORCH, lines, run
 from support.quantization_examples import float_bundle, int8_bundle
 
-from cosyvoice_cpu.quantization.recipe import recipe_names
+from cosyvoice_cpu.quantization.recipes.recipe import recipe_names
 
+QUANTIZE = ("quantize", float_bundle(), "--calibration", "random")
 STRICT = """
 name = "strict"
-about = "asks for more than 8 bits can give"
+description = "asks for more than 8 bits can give"
 [components.speech_lm]
 kernel = "weight-only-int8"
 [components.speech_lm.limits]
@@ -21,19 +22,21 @@ logits_sqnr_db = 90.0
 
 
 def test_quantize_prints_what_it_did_and_what_was_measured(tmp_path: Path) -> None:
-    outcome = run("quantize", float_bundle(), "--output", tmp_path / "out", "--recipe", "int8")
+    outcome = run(*QUANTIZE, "--output", tmp_path / "out", "--recipe", "int8")
     assert outcome.code == 0
-    assert outcome.stderr.startswith("words and voices were left out of the gate: ")
-    for word in ("speech_lm", "int8-weights", "float32 stay input, final", "velocity_sqnr_db"):
+    random, speech = outcome.stderr.splitlines()
+    assert random.startswith("calibrated and measured on random ids, not on speech")
+    assert speech.startswith("words and voices were left out of the gate: ")
+    for word in ("speech_lm", "int8-weights", "float32: input, final", "velocity_sqnr_db"):
         assert word in outcome.stdout
-    assert "measured on random 1, random 3" in outcome.stdout
+    assert "calibration data: random ids; measured on random 1, random 3" in outcome.stdout
     assert run("verify", tmp_path / "out").code == 0
 
 
 def test_a_refused_gate_ends_with_3_its_table_and_no_bundle(tmp_path: Path) -> None:
     recipe = tmp_path / "strict.toml"
     recipe.write_text(STRICT)
-    arguments = ("quantize", float_bundle(), "--output", tmp_path / "out", "--recipe", recipe)
+    arguments = (*QUANTIZE, "--output", tmp_path / "out", "--recipe", recipe)
     outcome = run(*arguments)
     assert outcome.code == 3
     assert "REFUSED" in outcome.stdout
@@ -49,10 +52,7 @@ def test_a_refused_gate_ends_with_3_its_table_and_no_bundle(tmp_path: Path) -> N
 def test_force_writes_with_a_warning(tmp_path: Path) -> None:
     recipe = tmp_path / "strict.toml"
     recipe.write_text(STRICT)
-    outcome = run(
-        "quantize",
-        *(float_bundle(), "--output", tmp_path / "out", "--recipe", recipe, "--force"),
-    )
+    outcome = run(*QUANTIZE, "--output", tmp_path / "out", "--recipe", recipe, "--force")
     assert outcome.code == 0
     assert "warning: " in outcome.stderr
     assert "although the quality gate refused it (--force)" in outcome.stderr
@@ -64,7 +64,7 @@ def test_a_dry_run_as_json_is_the_plan(tmp_path: Path) -> None:
     content = json.loads(outcome.stdout)
     assert not content["written"]
     assert [part["name"] for part in content["components"]] == ["speech_lm", "flow_estimator"]
-    assert content["components"][1]["kept"] == ["input", "final"]
+    assert content["components"][1]["float32_layers"] == ["input", "final"]
     assert list(tmp_path.iterdir()) == []
 
 

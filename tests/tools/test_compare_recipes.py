@@ -9,11 +9,13 @@ from pathlib import Path
 
 from support.quantization_examples import float_bundle
 
+from cosyvoice_cpu.quantization.calibration.pairs import RANDOM
 from tools.compare_recipes import compare_recipes
 
+RANDOM_IDS = ("--calibration", "random")
 STRICT = """
 name = "strict"
-about = "asks for more than 8 bits can give"
+description = "asks for more than 8 bits can give"
 [components.speech_lm]
 kernel = "weight-only-int8"
 [components.speech_lm.limits]
@@ -29,6 +31,7 @@ def test_the_command_writes_a_table_of_all_recipes_the_refused_ones_included(
     folder = tmp_path / "tables"
     arguments = [sys.executable, "-m", "tools.compare_recipes", float_bundle()]
     arguments += ["--recipe", "weight-only-int8", "--recipe", recipe, "--output", folder]
+    arguments += RANDOM_IDS
     done = subprocess.run(arguments, capture_output=True, check=True, text=True)
     table = (folder / "recipes.md").read_text()
     assert done.stdout == table
@@ -53,7 +56,9 @@ def test_a_wrong_recipe_ends_with_its_own_message(tmp_path: Path) -> None:
 
 
 def test_bundles_are_kept_on_request(tmp_path: Path) -> None:
-    entries = compare_recipes(float_bundle(), tmp_path, ["weight-only-int8"], keep=True)
+    entries = compare_recipes(
+        float_bundle(), tmp_path, ["weight-only-int8"], calibration=RANDOM, keep=True
+    )
     assert entries[0].report
     assert entries[0].report.written
     assert (tmp_path / "weight-only-int8" / "manifest.json").is_file()

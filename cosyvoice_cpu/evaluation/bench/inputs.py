@@ -122,8 +122,16 @@ class Materials:
 
     def _quantize(self, source: Path, path: Path, force: bool) -> None:
         from cosyvoice_cpu.quantization import quantize_bundle
+        from cosyvoice_cpu.quantization.calibration.pairs import RANDOM
 
-        quantize_bundle(source, path, recipe=_INT8_RECIPE, force=force, threads=self._threads)
+        quantize_bundle(  # the bundles of a bench have no front end
+            source,
+            path,
+            recipe=_INT8_RECIPE,
+            calibration=RANDOM,
+            force=force,
+            threads=self._threads,
+        )
 
     def _made_once(self, path: Path, make: Callable[[], object]) -> Path:
         """The makers write beside `path` and rename, so what exists is whole."""

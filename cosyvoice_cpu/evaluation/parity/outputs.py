@@ -12,7 +12,7 @@ difference that nobody hears would turn samples upside down.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -34,9 +34,20 @@ class Outputs:
     """What one side makes of an item; each array is computed when it is first asked for."""
 
     def __init__(
-        self, stages: Stages, item: Utterance, steps: int, reference: Outputs | None = None
+        self,
+        stages: Stages,
+        item: Utterance,
+        steps: int,
+        reference: Outputs | None = None,
+        *,
+        known: Mapping[str, object] | None = None,
     ) -> None:
-        """`steps` of the solver; without `reference` this side is the reference."""
+        """`steps` of the solver; without `reference` this side is the reference.
+
+        `known` outputs, by attribute, were computed before and are not computed again.
+        """
+        for name, value in (known or {}).items():
+            setattr(self, name, value)
         self._stages, self._item, self._steps = stages, item, steps
         self._given = reference or self
         self._prompt: dict[str, Any] = {

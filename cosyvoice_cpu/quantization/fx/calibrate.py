@@ -20,8 +20,8 @@ from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.fx.engine import NETWORKS, TorchStages, load_network
 from cosyvoice_cpu.quantization.fx.observe import METHOD, observe
-from cosyvoice_cpu.quantization.parameters import Calibration
-from cosyvoice_cpu.quantization.recipe import Activations
+from cosyvoice_cpu.quantization.kernels.parameters import Calibration
+from cosyvoice_cpu.quantization.recipes.recipe import Activations
 from cosyvoice_cpu.utterances import Utterance
 
 

@@ -19,16 +19,15 @@ from torch import Tensor, nn
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
-from cosyvoice_cpu.export.weights import Weight
+from cosyvoice_cpu.export.weights import Weight, read_weights
 from cosyvoice_cpu.generations import GraphSpec, TensorSpec
 from cosyvoice_cpu.generations.components import Arrays
-from cosyvoice_cpu.quantization.component import WEIGHTS
 from cosyvoice_cpu.quantization.fx.flow_encoder import TraceableFlowEncoder
 from cosyvoice_cpu.quantization.fx.flow_estimator import TraceableFlowEstimator
 from cosyvoice_cpu.quantization.fx.layers import GraphFacts, StoredLayers
 from cosyvoice_cpu.quantization.fx.speech_lm import Past, TraceableSpeechLM
 from cosyvoice_cpu.quantization.fx.vocoder import TraceableVocoder
-from cosyvoice_cpu.quantization.stored import read_weights
+from cosyvoice_cpu.quantization.search.candidate import WEIGHTS
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.graph import (
     BoundGraph,

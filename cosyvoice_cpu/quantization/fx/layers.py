@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.export.weights import Weight
-from cosyvoice_cpu.quantization.static import INPUT_SCALE, INPUT_ZERO_POINT, SCALE
+from cosyvoice_cpu.quantization.kernels.static import INPUT_SCALE, INPUT_ZERO_POINT, SCALE
 
 _FBGEMM = "fbgemm"
 
@@ -154,23 +155,54 @@ class Int8Linear(nn.Module):
                 "this torch has no integer kernels for x86 (FBGEMM)",
                 "run the bundle with ONNX Runtime: load_bundle instead of the torch engine",
             )
-        torch.backends.quantized.engine = _FBGEMM
         self.scale, self.zero_point = scale, zero_point
-        zeros = torch.zeros(len(weight_scale), dtype=torch.int64)
-        with warnings.catch_warnings():
-            # FBGEMM's packing still takes the tensor type that torch 2.13 calls deprecated.
-            warnings.filterwarnings("ignore", message=".*quantized tensor creation functions")
-            integers = torch._make_per_channel_quantized_tensor(
-                weight.T.contiguous(), weight_scale.double(), zeros, 0
-            )
-        self._packed = torch.ops.quantized.linear_prepack(integers, bias)
+        self._weight, self._bias = weight, bias
+        self._channels = weight_scale * scale  # [out]
+        self._packed = None if _sums_overflow() else _packed(weight, weight_scale, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] to [..., out], float32."""
-        out: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            x.contiguous(), self.scale, self.zero_point, self._packed
+        if self._packed is not None:
+            return _product(x, self.scale, self.zero_point, self._packed)
+        sums = _integers(x, self.scale, self.zero_point) @ self._weight.float()
+        out = sums * self._channels
+        return out if self._bias is None else out + self._bias
+
+
+def _packed(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Any:
+    """The weight [in, out], int8, as FBGEMM wants it."""
+    torch.backends.quantized.engine = _FBGEMM
+    zeros = torch.zeros(len(scale), dtype=torch.int64)
+    with warnings.catch_warnings():
+        # FBGEMM's packing still takes the tensor type that torch 2.13 calls deprecated.
+        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions")
+        integers = torch._make_per_channel_quantized_tensor(
+            weight.T.contiguous(), scale.double(), zeros, 0
         )
-        return out
+    return torch.ops.quantized.linear_prepack(integers, bias)
+
+
+def _product(x: Tensor, scale: float, zero_point: int, packed: Any) -> Tensor:
+    out: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+        x.contiguous(), scale, zero_point, packed
+    )
+    return out
+
+
+@cache
+def _sums_overflow() -> bool:
+    """Whether FBGEMM adds pairs of products in 16 bits here, as on x86 without AVX-512 VNNI.
+
+    Then layers compute with the same integers in float32, as convolutions do.
+    """
+    largest = torch.full((64, 16), 127, dtype=torch.int8)
+    got = _product(torch.full((4, 64), 255.0), 1.0, 0, _packed(largest, torch.ones(16), None))
+    return not bool((got == 64 * 127 * 255).all())
+
+
+def _integers(x: Tensor, scale: float, zero_point: int) -> Tensor:
+    """uint8 less its zero point, as float32."""
+    return (x / scale).round().add(zero_point).clamp(0, 255) - zero_point
 
 
 class Int8Convolution(nn.Module):
@@ -195,9 +227,8 @@ class Int8Convolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in, T] to [B, out, T'], float32."""
-        integers = (x / self.scale).round().add(self.zero_point).clamp(0, 255) - self.zero_point
         sums = F.conv1d(
-            integers,
+            _integers(x, self.scale, self.zero_point),
             self._weight,
             stride=self.stride,
             dilation=self.dilation,

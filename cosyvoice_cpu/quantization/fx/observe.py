@@ -35,8 +35,8 @@ from torch.ao.quantization.backend_config import (
 from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
-from cosyvoice_cpu.quantization.parameters import LayerParameters, ObserverName
-from cosyvoice_cpu.quantization.recipe import Activations
+from cosyvoice_cpu.quantization.kernels.parameters import LayerParameters, ObserverName
+from cosyvoice_cpu.quantization.recipes.recipe import Activations
 
 METHOD = f"torch.ao.quantization, FX mode, torch {torch.__version__}"
 

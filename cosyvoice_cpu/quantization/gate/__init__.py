@@ -1,0 +1,1 @@
+"""The quality gate: accuracy of each component, then words and voices of the whole bundle."""

@@ -1,0 +1,1 @@
+"""Integer matrix products of ONNX Runtime: weights, nodes, and what they compute, in NumPy."""

@@ -1,0 +1,1 @@
+"""Recipes as TOML files, and how they are read."""
