@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.errors import MissingExtraError, SpeakerError
+from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 from cosyvoice_cpu.frontend.speakers import (
     LONGEST_NAME,
     Speaker,
-    VoiceModel,
     check_name,
     require_fit,
 )
@@ -30,7 +30,7 @@ _HINT = "give the spk2info.pt of a CosyVoice checkpoint, or one that save_spkinf
 
 
 def import_spk2info(
-    path: str | Path, *, tokenizer: TextTokenizer, model: VoiceModel
+    path: str | Path, *, tokenizer: TextTokenizer, spec: PromptSpec
 ) -> list[Speaker]:
     """The speakers of `path`, of both kinds that the original writes.
 
@@ -46,10 +46,10 @@ def import_spk2info(
         where = f"{path}, entry {key!r}"
         if not isinstance(key, str) or not isinstance(entry, Mapping):
             raise SpeakerError(f"{where} is no speaker", _HINT)
-        speaker = _speaker(where, key, entry, tokenizer, model)
+        speaker = _speaker(where, key, entry, tokenizer, spec)
         if speaker.name in speakers:
             raise SpeakerError(f"{path} has two entries for {speaker.name!r}", "rename one of them")
-        require_fit(speaker, model, where)
+        require_fit(speaker, spec, where)
         speakers[speaker.name] = speaker
     return list(speakers.values())
 
@@ -80,24 +80,24 @@ def _load(path: Path) -> Mapping[Any, Any]:
 
 
 def _speaker(
-    where: str, key: str, entry: Mapping[str, Any], tokenizer: TextTokenizer, model: VoiceModel
+    where: str, key: str, entry: Mapping[str, Any], tokenizer: TextTokenizer, spec: PromptSpec
 ) -> Speaker:
     if "embedding" in entry:  # for inference_sft
         embedding = _array(where, entry, "embedding", np.float32)
-        ids, tokens, mel = [], np.zeros(0, np.int32), np.zeros((0, model.mel_bins), np.float32)
+        ids, tokens, mel = [], np.zeros(0, np.int32), np.zeros((0, spec.mel.num_mels), np.float32)
     else:
         embedding = _array(where, entry, "flow_embedding", np.float32)
         ids = _transcript_ids(where, entry, tokenizer)
         tokens = _array(where, entry, "flow_prompt_speech_token", np.int32).reshape(-1)
         mel = _array(where, entry, "prompt_speech_feat", np.float32)
         shape = list(mel.shape)
-        if len(shape) != 3 or shape[0] != 1 or shape[2] != model.mel_bins:
+        if len(shape) != 3 or shape[0] != 1 or shape[2] != spec.mel.num_mels:
             raise SpeakerError(f"{where}: prompt_speech_feat has shape {shape}", _HINT)
-        count = min(mel.shape[1] // model.frames_per_token, tokens.size)
-        tokens, mel = tokens[:count], mel[0, : count * model.frames_per_token]
+        count = min(spec.audio.tokens_within(mel.shape[1]), tokens.size)
+        tokens, mel = tokens[:count], mel[0, : spec.audio.frames_of(count)]
     return Speaker(
         name=check_name(re.sub(r"[^\w.-]|^[.-]", "_", key.strip())[:LONGEST_NAME]),
-        generation=model.generation,
+        generation=spec.generation,
         transcript=tokenizer.decode(ids),
         prompt_text_ids=np.array(ids, np.int32),
         speech_tokens=np.ascontiguousarray(tokens),

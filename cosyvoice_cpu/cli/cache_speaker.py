@@ -152,7 +152,7 @@ def _import(
     from cosyvoice_cpu.cli.messages import print_json
     from cosyvoice_cpu.errors import BundleError
     from cosyvoice_cpu.frontend.bundle_models import text_tokenizer
-    from cosyvoice_cpu.frontend.prompt_spec import voice_model
+    from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
 
     tokenizer = text_tokenizer(stages.bundle)
     if tokenizer is None:
@@ -160,7 +160,7 @@ def _import(
             f"{stages.bundle_path} has no text_tokenizer, which reads the transcripts",
             "export the checkpoint without --no-front-end",
         )
-    found = import_spk2info(file, tokenizer=tokenizer, model=voice_model(stages.manifest))
+    found = import_spk2info(file, tokenizer=tokenizer, spec=prompt_spec(stages.manifest))
     paths = _add(stages, found, speakers, overwrite)
     if json:
         pairs = zip(found, paths, strict=True)
@@ -203,14 +203,14 @@ def _print_list(stages: BundleStages, speakers: Path | None, json: bool) -> None
     from cosyvoice_cpu.cli.bundles import speaker_folders
     from cosyvoice_cpu.cli.messages import print_json
     from cosyvoice_cpu.errors import SpeakerError
-    from cosyvoice_cpu.frontend.prompt_spec import voice_model
+    from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
     from cosyvoice_cpu.frontend.speaker_folders import list_speakers
     from cosyvoice_cpu.frontend.speakers import Speaker
 
     rows: list[dict[str, Any]] = []
     for name, path in list_speakers(speaker_folders(stages.bundle, speakers)).items():
         try:
-            rows.append(_facts(Speaker.load(path, voice_model(stages.manifest)), path))
+            rows.append(_facts(Speaker.load(path, prompt_spec(stages.manifest)), path))
         except SpeakerError as error:
             rows.append({"speaker": name, "path": str(path), "error": error.what})
     if json:

@@ -197,7 +197,7 @@ def _voice(
     """The speaker of that name, or of the clip, or the first one there is."""
     from cosyvoice_cpu.cli.bundles import speaker_folders
     from cosyvoice_cpu.cli.messages import note, warn
-    from cosyvoice_cpu.frontend.prompt_spec import voice_model
+    from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
     from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
     from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 
@@ -211,7 +211,7 @@ def _voice(
         name = next(iter(known))
         if len(known) > 1:
             note(f"speaking as {name}; --speaker takes {', '.join(known)}")
-    return find_speaker(folders, name, voice_model(stages.manifest))
+    return find_speaker(folders, name, prompt_spec(stages.manifest))
 
 
 def _write(audio: Audio, output: Path) -> None:

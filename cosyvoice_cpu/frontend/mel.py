@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import MelSettings
 from cosyvoice_cpu.frontend.pcm import Doubles, as_mono, frames, periodic_hann, require_samples
 
 FLOW_RATE = 24_000  # Hz
@@ -30,35 +31,18 @@ def mel_spectrogram(audio_24k: NDArray[Any], *, fmax: float | None = None) -> Fl
     Raises: AudioError below 721 samples.
     Source: Matcha-TTS matcha/utils/audio.py, `mel_spectrogram`.
     """
-    return flow_mel(
-        audio_24k,
-        sample_rate=FLOW_RATE,
-        n_fft=1920,
-        hop=480,
-        win=1920,
-        bins=80,
-        fmin=0.0,
-        fmax=fmax,
-    )
+    settings = MelSettings(n_fft=1920, hop=480, win=1920, num_mels=80, fmin=0.0, fmax=fmax)
+    return flow_mel(audio_24k, FLOW_RATE, settings)
 
 
-def flow_mel(
-    audio: NDArray[Any],
-    *,
-    sample_rate: int,
-    n_fft: int,
-    hop: int,
-    win: int,
-    bins: int,
-    fmin: float,
-    fmax: float | None,
-) -> Floats:
-    """`mel_spectrogram` with every setting: frequencies in Hz, `n_fft`, `hop`, `win` in samples.
+def flow_mel(audio: NDArray[Any], sample_rate: int, settings: MelSettings) -> Floats:
+    """`mel_spectrogram` with every setting.
 
-    Shapes: audio [n] -> [T, bins], T = n // hop when n_fft is a multiple of hop. Silence is
+    Shapes: audio [n] -> [T, num_mels], T = n // hop when n_fft is a multiple of hop. Silence is
     ln(1e-5) = -11.51 in every bin.
     Raises: AudioError if the clip is not longer than the reflected border, (n_fft - hop) / 2.
     """
+    n_fft, hop, win = settings.n_fft, settings.hop, settings.win
     audio = as_mono(audio)
     border = (n_fft - hop) // 2
     require_samples(audio, border + 1, sample_rate, "mel spectrogram")
@@ -67,7 +51,7 @@ def flow_mel(
     window = np.pad(periodic_hann(win), (before, n_fft - win - before))
     spectrum = np.fft.rfft(frames(padded, n_fft, hop) * window)  # [T, n_fft // 2 + 1]
     magnitude = np.sqrt(spectrum.real**2 + spectrum.imag**2 + 1e-9)
-    filters = slaney_filters(sample_rate, n_fft, bins, fmin, fmax)
+    filters = slaney_filters(sample_rate, n_fft, settings.num_mels, settings.fmin, settings.fmax)
     return np.log(np.maximum(magnitude @ filters.T, 1e-5)).astype(np.float32)
 
 

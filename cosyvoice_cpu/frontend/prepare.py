@@ -22,30 +22,18 @@ from cosyvoice_cpu.frontend.fbank import kaldi_fbank
 from cosyvoice_cpu.frontend.mel import WHISPER_RATE, flow_mel, whisper_log_mel
 from cosyvoice_cpu.frontend.onnx_models import FrontEndModels
 from cosyvoice_cpu.frontend.pcm import as_mono
+from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 from cosyvoice_cpu.frontend.resampling import resample
-from cosyvoice_cpu.frontend.speakers import Speaker, VoiceModel, check_name, require_fit
+from cosyvoice_cpu.frontend.speakers import Speaker, check_name, require_fit
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 
-__all__ = ["FrontEndModels", "MelSettings", "PreparedSpeaker", "prepare_speaker"]
+__all__ = ["FrontEndModels", "PreparedSpeaker", "prepare_speaker"]
 
 LONGEST_TRANSCRIPT = 2000  # characters; 30 s hold some 400
 # Speech tokens (of speech, not of pauses) per text id: 7 to 9 on average, 4 when hurried.
 FEWEST_TOKENS_PER_ID, MOST_TOKENS_PER_ID = 3.0, 20.0
 
 _LINE_BREAK = re.compile(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*")
-
-
-@dataclass(frozen=True)
-class MelSettings:
-    """Of the flow's mel, as the checkpoint's YAML gives them; the defaults are CosyVoice3's."""
-
-    sample_rate: int = 24_000  # Hz
-    n_fft: int = 1920  # samples
-    hop: int = 480  # samples
-    win: int = 1920  # samples
-    bins: int = 80
-    fmin: float = 0.0  # Hz
-    fmax: float | None = None  # Hz; None: half the sample rate
 
 
 @dataclass(frozen=True)
@@ -64,8 +52,7 @@ def prepare_speaker(
     *,
     models: FrontEndModels,
     tokenizer: TextTokenizer,
-    model: VoiceModel,
-    mel: MelSettings,
+    spec: PromptSpec,
     end_of_prompt: str,
 ) -> PreparedSpeaker:
     """A speaker from a clip [n] at `rate` Hz and the words spoken in it, "" if unknown.
@@ -73,7 +60,7 @@ def prepare_speaker(
     The system prefix is no part of the transcript; synthesis adds it. Warnings are in the report.
     Raises: AudioError if the clip is too long or short, silent, or below 16 kHz; TextError if the
     transcript holds the end-of-prompt mark or is too long; SpeakerError for a bad name or if the
-    models give what `model` can't use.
+    models give what does not fit `spec`.
     Source: CosyVoice cosyvoice/cli/frontend.py, `frontend_zero_shot`.
     """
     name, transcript = check_name(name), _clean(transcript, end_of_prompt)
@@ -81,20 +68,12 @@ def prepare_speaker(
     audio = as_mono(audio)
     _check_clip(audio, rate)
     report = judge_clip(audio, rate)
-    frames = flow_mel(
-        resample(audio, rate, mel.sample_rate),
-        sample_rate=mel.sample_rate,
-        n_fft=mel.n_fft,
-        hop=mel.hop,
-        win=mel.win,
-        bins=mel.bins,
-        fmin=mel.fmin,
-        fmax=mel.fmax,
-    )
+    sample_rate = spec.audio.sample_rate
+    frames = flow_mel(resample(audio, rate, sample_rate), sample_rate, spec.mel)
     narrow = resample(audio, rate, WHISPER_RATE)
     tokens = models.tokenize(whisper_log_mel(narrow))
     embedding = models.embed(kaldi_fbank(narrow))
-    count = min(frames.shape[0] // model.frames_per_token, tokens.size)
+    count = min(spec.audio.tokens_within(frames.shape[0]), tokens.size)
     if count == 0:
         raise AudioError(
             f"the clip of {audio.size / rate:.2f} s gives no speech token",
@@ -102,16 +81,16 @@ def prepare_speaker(
         )
     speaker = Speaker(
         name=name,
-        generation=model.generation,
+        generation=spec.generation,
         transcript=transcript,
         prompt_text_ids=np.array(ids, np.int32),
         speech_tokens=tokens[:count],
-        mel=np.ascontiguousarray(frames[: count * model.frames_per_token]),
+        mel=np.ascontiguousarray(frames[: spec.audio.frames_of(count)]),
         embedding=embedding,
-        speaker_encoder_sha256=model.speaker_encoder_sha256,
-        speech_tokenizer_sha256=model.speech_tokenizer_sha256,
+        speaker_encoder_sha256=spec.speaker_encoder_sha256,
+        speech_tokenizer_sha256=spec.speech_tokenizer_sha256,
     )
-    require_fit(speaker, model, f"the new speaker {name!r}")
+    require_fit(speaker, spec, f"the new speaker {name!r}")
     if warning := _transcript_warning(len(ids), count * report.seconds_speech / report.seconds):
         report = replace(report, warnings=(*report.warnings, warning))
     return PreparedSpeaker(speaker, report)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from cosyvoice_cpu.bundle.atomic import folder_lock, output_error
 from cosyvoice_cpu.errors import SpeakerError
-from cosyvoice_cpu.frontend.speakers import SUFFIX, Speaker, VoiceModel, check_name
+from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
+from cosyvoice_cpu.frontend.speakers import SUFFIX, Speaker, check_name
 
 
 def list_speakers(folders: Sequence[Path]) -> dict[str, Path]:
@@ -37,11 +38,11 @@ def list_speakers(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def find_speaker(
-    folders: Sequence[Path], name: str | None, model: VoiceModel | None = None
+    folders: Sequence[Path], name: str | None, spec: PromptSpec | None = None
 ) -> Speaker:
     """The speaker called `name`; None means the only one there is.
 
-    Raises: SpeakerError if it is missing, damaged, or does not fit `model`, and for None if there
+    Raises: SpeakerError if it is missing, damaged, or does not fit `spec`, and for None if there
     is none or a choice.
     """
     known = list_speakers(folders)
@@ -53,7 +54,7 @@ def find_speaker(
     path = known.get(check_name(name))
     if path is None:
         raise SpeakerError(f"there is no speaker {name!r}", _choice(known))
-    return Speaker.load(path, model)
+    return Speaker.load(path, spec)
 
 
 def add_speaker(folder: Path, speaker: Speaker, *, overwrite: bool = False) -> Path:

@@ -23,6 +23,7 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.bundle.safetensors_header import parse_header
 from cosyvoice_cpu.errors import SpeakerError
+from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 
 FORMAT: Final = "cosyvoice-cpu-speaker"
 FORMAT_VERSION: Final = "1"
@@ -36,19 +37,6 @@ Ints = NDArray[np.int32]
 _DIGEST = re.compile(r"(?:[0-9a-f]{64})?")
 _RESERVED = re.compile(r"(?i)(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?")  # device names of Windows
 _HINT = "cache the speaker again with `cosyvoice-cpu cache-speaker`"
-
-
-@dataclass(frozen=True)
-class VoiceModel:
-    """What a speaker has to fit: the facts of a bundle, as plain values."""
-
-    generation: str
-    speech_vocabulary: int  # ids 0 .. speech_vocabulary - 1 are speech
-    speaker_encoder_sha256: str = ""  # "": not in the bundle, not compared
-    speech_tokenizer_sha256: str = ""
-    mel_bins: int = 80
-    frames_per_token: int = 2
-    embedding_size: int = 192
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +89,8 @@ class Speaker:
         write_file_atomically(path, content)
 
     @classmethod
-    def load(cls, path: str | Path, model: VoiceModel | None = None) -> Speaker:
-        """Read and check a speaker file; with `model`, also that it fits that model.
+    def load(cls, path: str | Path, spec: PromptSpec | None = None) -> Speaker:
+        """Read and check a speaker file; with `spec`, also that it fits that bundle.
 
         The file may have been renamed: its name is the speaker's.
         Raises: SpeakerError naming the file.
@@ -113,8 +101,8 @@ class Speaker:
         speaker = cls(**fields)
         speaker = replace(speaker, name=check_name(path.name.removesuffix(SUFFIX)))
         _check(speaker, str(path))
-        if model:
-            require_fit(speaker, model, str(path))
+        if spec:
+            require_fit(speaker, spec, str(path))
         return speaker
 
 
@@ -158,16 +146,16 @@ def check_name(name: str) -> str:
     return name
 
 
-def require_fit(speaker: Speaker, model: VoiceModel, where: str) -> None:
-    """Raises SpeakerError, beginning with `where`, if `speaker` was not made for `model`."""
-    if speaker.generation != model.generation:
+def require_fit(speaker: Speaker, spec: PromptSpec, where: str) -> None:
+    """Raises SpeakerError, beginning with `where`, if `speaker` was not made for such a bundle."""
+    if speaker.generation != spec.generation:
         raise SpeakerError(
-            f"{where} is a speaker for {speaker.generation}, the bundle is {model.generation}",
+            f"{where} is a speaker for {speaker.generation}, the bundle is {spec.generation}",
             _HINT,
         )
     for component, mine, theirs in (
-        ("speaker encoder", speaker.speaker_encoder_sha256, model.speaker_encoder_sha256),
-        ("speech tokenizer", speaker.speech_tokenizer_sha256, model.speech_tokenizer_sha256),
+        ("speaker encoder", speaker.speaker_encoder_sha256, spec.speaker_encoder_sha256),
+        ("speech tokenizer", speaker.speech_tokenizer_sha256, spec.speech_tokenizer_sha256),
     ):
         if mine and theirs and mine != theirs:
             raise SpeakerError(
@@ -176,28 +164,29 @@ def require_fit(speaker: Speaker, model: VoiceModel, where: str) -> None:
                 _HINT,
             )
     tokens = speaker.speech_tokens
-    if tokens.size and int(tokens.max()) >= model.speech_vocabulary:
+    if tokens.size and int(tokens.max()) >= spec.speech_vocabulary:
         raise SpeakerError(
             f"{where} has speech token {int(tokens.max())}; the bundle's highest is "
-            f"{model.speech_vocabulary - 1}",
+            f"{spec.speech_vocabulary - 1}",
             _HINT,
         )
-    if speaker.mel.shape != (tokens.size * model.frames_per_token, model.mel_bins):
+    mel_shape = (spec.audio.frames_of(tokens.size), spec.mel.num_mels)
+    if speaker.mel.shape != mel_shape:
         raise SpeakerError(
             f"{where}: mel of shape {list(speaker.mel.shape)} for {tokens.size} speech tokens; "
-            f"expected {[tokens.size * model.frames_per_token, model.mel_bins]}",
+            f"expected {list(mel_shape)}",
             _HINT,
         )
-    if speaker.embedding.size != model.embedding_size:
+    if speaker.embedding.size != spec.embedding_size:
         raise SpeakerError(
             f"{where} has an embedding of {speaker.embedding.size} values; the bundle's have "
-            f"{model.embedding_size}",
+            f"{spec.embedding_size}",
             _HINT,
         )
 
 
 def _check(speaker: Speaker, where: str) -> None:
-    """What holds for every speaker, whatever the model."""
+    """What holds for every speaker, whatever the spec."""
     check_name(speaker.name)
     for name, (dtype, rank) in _TENSORS.items():
         array: NDArray[Any] = getattr(speaker, name)
@@ -214,7 +203,7 @@ def _check(speaker: Speaker, where: str) -> None:
     if not speaker.embedding.size or not np.any(speaker.embedding):
         raise SpeakerError(f"{where}: the embedding is empty or zero", _HINT)
     tokens, frames = speaker.speech_tokens.size, speaker.mel.shape[0]
-    if (tokens == 0) != (frames == 0) or (tokens and frames % tokens):
+    if (tokens == 0) != (frames == 0):
         raise SpeakerError(
             f"{where}: {frames} mel frames for {tokens} speech tokens don't match", _HINT
         )

@@ -21,7 +21,7 @@ from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.clip_quality import best_cut
 from cosyvoice_cpu.frontend.normalizer import normalize as spell_out
 from cosyvoice_cpu.frontend.prepare import PreparedSpeaker, prepare_speaker
-from cosyvoice_cpu.frontend.prompt_spec import mel_settings, voice_model
+from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -77,11 +77,11 @@ class Synthesizer:
         folders = [stages.bundle_path / SPEAKERS_FOLDER]
         if speakers is not None:
             folders.insert(0, Path(speakers))
-        model = voice_model(stages.manifest)
+        spec = prompt_spec(stages.manifest)
         return cls(
             stages,
             _tokenizer_of(stages.bundle).encode,
-            lambda name: find_speaker(folders, name, model),
+            lambda name: find_speaker(folders, name, spec),
             spell_out,
         )
 
@@ -206,8 +206,7 @@ def speaker_from_clip(
         transcript,
         models=models,
         tokenizer=tokenizer,
-        model=voice_model(bundle.manifest),
-        mel=mel_settings(bundle.manifest),
+        spec=prompt_spec(bundle.manifest),
         end_of_prompt=bundle.manifest.synthesis.end_of_prompt,
     )
 

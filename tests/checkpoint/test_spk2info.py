@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.bundle_examples import PROMPT_SPEC
 
 from cosyvoice_cpu.checkpoint.spk2info import import_spk2info
 from cosyvoice_cpu.checkpoint.synthetic_text import write_text_tokenizer
 from cosyvoice_cpu.errors import SpeakerError
 from cosyvoice_cpu.frontend import TextTokenizer
-from cosyvoice_cpu.frontend.speakers import VoiceModel
 from cosyvoice_cpu.generations import generation_named
 
 SPECIAL = generation_named("cosyvoice3").special_tokens
-MODEL = VoiceModel("cosyvoice3", 6561, "a" * 64, "b" * 64)
 PREFIX = "You are a helpful assistant.<|endofprompt|>"
 
 
@@ -49,7 +48,7 @@ def test_both_kinds_of_entries_become_speakers(tmp_path: Path, tokenizer: TextTo
     entry = zero_shot(tokenizer, f"{PREFIX}Hello [breath] 你好")
     sft = {"embedding": torch.ones(1, 192)}
     path = saved(tmp_path / "spk2info.pt", {"my voice": entry, "中文女": sft})
-    voice, plain = import_spk2info(path, tokenizer=tokenizer, model=MODEL)
+    voice, plain = import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)
     assert (voice.name, voice.transcript) == ("my_voice", "Hello [breath] 你好")
     assert voice.prompt_text_ids.tolist() == tokenizer.encode("Hello [breath] 你好")
     assert voice.speech_tokens.tolist() == [0, 1, 2, 3, 4]
@@ -59,20 +58,20 @@ def test_both_kinds_of_entries_become_speakers(tmp_path: Path, tokenizer: TextTo
     for speaker in (voice, plain):
         path = tmp_path / f"{speaker.name}.safetensors"
         speaker.save(path)
-        type(speaker).load(path, MODEL)
+        type(speaker).load(path, PROMPT_SPEC)
 
 
 def test_an_entry_without_prefix_keeps_all_its_text(
     tmp_path: Path, tokenizer: TextTokenizer
 ) -> None:
     path = saved(tmp_path / "a.pt", {"a": zero_shot(tokenizer, "Hello")})
-    assert import_spk2info(path, tokenizer=tokenizer, model=MODEL)[0].transcript == "Hello"
+    assert import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)[0].transcript == "Hello"
 
 
 def test_surplus_mel_frames_are_cut(tmp_path: Path, tokenizer: TextTokenizer) -> None:
     entry = zero_shot(tokenizer, "Hello") | {"prompt_speech_feat": torch.zeros(1, 13, 80)}
     path = saved(tmp_path / "a.pt", {"a": entry})
-    assert import_spk2info(path, tokenizer=tokenizer, model=MODEL)[0].mel.shape == (10, 80)
+    assert import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)[0].mel.shape == (10, 80)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_a_wrong_entry_is_refused_by_name(
 ) -> None:
     path = saved(tmp_path / "a.pt", {"voice": zero_shot(tokenizer, "Hello") | change})
     with pytest.raises(SpeakerError, match=message) as caught:
-        import_spk2info(path, tokenizer=tokenizer, model=MODEL)
+        import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)
     assert f"{path}, entry 'voice'" in caught.value.what
 
 
@@ -123,14 +122,14 @@ def test_a_file_of_something_else_is_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SpeakerError, match=message):
-        import_spk2info(saved(tmp_path / "a.pt", content), tokenizer=tokenizer, model=MODEL)
+        import_spk2info(saved(tmp_path / "a.pt", content), tokenizer=tokenizer, spec=PROMPT_SPEC)
     assert "this must not run" not in capsys.readouterr().out
 
 
 def test_a_missing_or_damaged_file_is_refused(tmp_path: Path, tokenizer: TextTokenizer) -> None:
     with pytest.raises(SpeakerError, match="can't be read"):
-        import_spk2info(tmp_path / "none.pt", tokenizer=tokenizer, model=MODEL)
+        import_spk2info(tmp_path / "none.pt", tokenizer=tokenizer, spec=PROMPT_SPEC)
     path = saved(tmp_path / "a.pt", {"a": {"embedding": torch.ones(1, 192)}})
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(SpeakerError, match="is damaged"):
-        import_spk2info(path, tokenizer=tokenizer, model=MODEL)
+        import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)

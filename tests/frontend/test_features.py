@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.places import DATA
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import MelSettings
 from cosyvoice_cpu.errors import AudioError
 from cosyvoice_cpu.frontend import kaldi_fbank, mel_spectrogram, resample, whisper_log_mel
 from cosyvoice_cpu.frontend.mel import flow_mel
@@ -34,9 +35,8 @@ def at_rate(signal: str, rate: int) -> Floats:
 
 
 def mel_cosyvoice1(audio: Floats) -> Floats:
-    return flow_mel(
-        audio, sample_rate=22050, n_fft=1024, hop=256, win=1024, bins=80, fmin=0.0, fmax=8000.0
-    )
+    settings = MelSettings(n_fft=1024, hop=256, win=1024, num_mels=80, fmin=0.0, fmax=8000.0)
+    return flow_mel(audio, 22050, settings)
 
 
 FEATURES: dict[str, tuple[Callable[[Floats], Floats], int, float, float]] = {

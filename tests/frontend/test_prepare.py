@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.bundle_examples import PROMPT_SPEC
 from support.front_end_graphs import (
     FLOAT,
     INT64,
@@ -21,16 +23,14 @@ from cosyvoice_cpu.errors import AudioError, SpeakerError, TextError
 from cosyvoice_cpu.frontend import TextTokenizer, kaldi_fbank, mel_spectrogram, resample
 from cosyvoice_cpu.frontend.prepare import (
     FrontEndModels,
-    MelSettings,
     PreparedSpeaker,
     prepare_speaker,
 )
-from cosyvoice_cpu.frontend.speakers import VoiceModel
+from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 from cosyvoice_cpu.generations import generation_named
 
 SPECIAL = generation_named("cosyvoice3").special_tokens
 END = "<|endofprompt|>"
-MODEL = VoiceModel("cosyvoice3", 6561, "a" * 64, "b" * 64)
 GOLDEN = np.load(DATA / "frontend/features.npz")
 SPEECH = (GOLDEN["speech24k/wave"][0] / 32768).astype(np.float32)
 # As long as the original's own example clip, whose shapes are known: 3.48 s.
@@ -60,7 +60,7 @@ def prepare(
     rate: int = 24_000,
     transcript: str = WORDS,
     name: str = "anna",
-    model: VoiceModel = MODEL,
+    spec: PromptSpec = PROMPT_SPEC,
 ) -> PreparedSpeaker:
     return prepare_speaker(
         name,
@@ -69,8 +69,7 @@ def prepare(
         transcript,
         models=models,
         tokenizer=tokenizer,
-        model=model,
-        mel=MelSettings(),
+        spec=spec,
         end_of_prompt=END,
     )
 
@@ -126,7 +125,9 @@ def test_a_prepared_speaker_can_be_saved_and_loaded(
 ) -> None:
     speaker = prepare(models, tokenizer).speaker
     speaker.save(tmp_path / "anna.safetensors")
-    assert np.array_equal(type(speaker).load(tmp_path / "anna.safetensors", MODEL).mel, speaker.mel)
+    assert np.array_equal(
+        type(speaker).load(tmp_path / "anna.safetensors", PROMPT_SPEC).mel, speaker.mel
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,8 +144,12 @@ def test_a_prepared_speaker_can_be_saved_and_loaded(
         ({"transcript": "a" * 2001}, TextError, "has 2001 characters"),
         ({"transcript": "a\ud800"}, TextError, "broken character"),
         ({"name": "../anna"}, SpeakerError, "can't name a speaker"),
-        ({"model": VoiceModel("cosyvoice3", 50)}, SpeakerError, "speech token 86; the bundle's"),
-        ({"model": VoiceModel("cosyvoice3", 99, embedding_size=64)}, SpeakerError, "of 192 values"),
+        (
+            {"spec": replace(PROMPT_SPEC, speech_vocabulary=50)},
+            SpeakerError,
+            "speech token 86; the bundle's",
+        ),
+        ({"spec": replace(PROMPT_SPEC, embedding_size=64)}, SpeakerError, "of 192 values"),
     ],
 )
 def test_what_can_not_be_a_prompt_is_refused(

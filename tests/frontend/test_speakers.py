@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
+from support.bundle_examples import PROMPT_SPEC
 
+from cosyvoice_cpu.bundle.manifest import Audio
 from cosyvoice_cpu.errors import OutputError, SpeakerError
 from cosyvoice_cpu.frontend.speaker_folders import (
     add_speaker,
@@ -22,9 +24,7 @@ from cosyvoice_cpu.frontend.speaker_folders import (
     list_speakers,
     remove_speaker,
 )
-from cosyvoice_cpu.frontend.speakers import Speaker, VoiceModel, check_name
-
-MODEL = VoiceModel("cosyvoice3", 6561, "a" * 64, "b" * 64)
+from cosyvoice_cpu.frontend.speakers import Speaker, check_name
 
 
 def speaker(name: str = "anna", tokens: int = 25) -> Speaker:
@@ -62,7 +62,7 @@ def same(a: Speaker, b: Speaker) -> bool:
 def test_a_saved_speaker_comes_back_equal(tmp_path: Path, original: Speaker) -> None:
     path = tmp_path / f"{original.name}.safetensors"
     original.save(path)
-    assert same(Speaker.load(path, MODEL), original)
+    assert same(Speaker.load(path, PROMPT_SPEC), original)
     assert os.listdir(tmp_path) == [path.name]
 
 
@@ -91,6 +91,20 @@ def test_a_speaker_shows_synthesis_what_it_asks_for() -> None:
     assert embedding_alone().prompt_text is None
 
 
+def test_frames_per_token_need_not_be_whole(tmp_path: Path) -> None:
+    """Generation 1: 22.05 kHz, hop 256, 50 tokens a second."""
+    spec = replace(
+        PROMPT_SPEC,
+        audio=Audio(sample_rate=22050, token_rate=50.0, mel_frames_per_token=22050 / 256 / 50),
+    )
+    path = tmp_path / "anna.safetensors"
+    replace(speaker(), mel=np.zeros((43, 80), np.float32)).save(path)
+    assert Speaker.load(path, spec).speech_tokens.size == 25
+    replace(speaker(), mel=np.zeros((44, 80), np.float32)).save(path)
+    with pytest.raises(SpeakerError, match=r"\[44, 80\] for 25 speech tokens; expected \[43, 80\]"):
+        Speaker.load(path, spec)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -103,6 +117,7 @@ def test_a_speaker_shows_synthesis_what_it_asks_for() -> None:
             r"\[75, 80\] for 25 speech tokens; expected \[50",
         ),
         ({"mel": np.zeros((50, 100), np.float32)}, r"\[50, 100\] for 25 speech tokens"),
+        ({"speech_tokens": np.zeros(24, np.int32)}, r"\[50, 80\] for 24 speech tokens"),
         ({"embedding": np.ones(256, np.float32)}, "an embedding of 256 values; the bundle's have"),
     ],
 )
@@ -113,13 +128,16 @@ def test_a_speaker_of_another_model_is_refused(
     replace(speaker(), **change).save(path)
     Speaker.load(path)
     with pytest.raises(SpeakerError, match=message) as caught:
-        Speaker.load(path, MODEL)
+        Speaker.load(path, PROMPT_SPEC)
     assert str(path) in caught.value.what and "cache-speaker" in caught.value.hint
 
 
 def test_digests_that_are_not_known_are_not_compared(tmp_path: Path) -> None:
     speaker().save(tmp_path / "anna.safetensors")
-    Speaker.load(tmp_path / "anna.safetensors", VoiceModel("cosyvoice3", 6561))
+    Speaker.load(
+        tmp_path / "anna.safetensors",
+        replace(PROMPT_SPEC, speaker_encoder_sha256="", speech_tokenizer_sha256=""),
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +148,7 @@ def test_digests_that_are_not_known_are_not_compared(tmp_path: Path) -> None:
         ({"embedding": np.zeros(192, np.float32)}, "the embedding is empty or zero"),
         ({"embedding": np.zeros(0, np.float32)}, "the embedding is empty or zero"),
         ({"speech_tokens": np.full(25, -1, np.int32)}, "speech_tokens holds a negative id"),
-        ({"speech_tokens": np.zeros(24, np.int32)}, "50 mel frames for 24 speech tokens don't"),
+        ({"mel": np.zeros((0, 80), np.float32)}, "0 mel frames for 25 speech tokens don't"),
         ({"speech_tokens": np.zeros(0, np.int32)}, "50 mel frames for 0 speech tokens don't"),
         ({"speech_tokens": np.zeros(25, np.int64)}, "speech_tokens is int64 of shape"),
         ({"mel": np.zeros((1, 50, 80), np.float32)}, r"mel is float32 of shape \[1, 50, 80\]"),
@@ -236,7 +254,7 @@ def test_a_changed_header_byte_gives_a_speaker_or_a_speaker_error(
     content[position] = value
     path.write_bytes(content)
     try:
-        Speaker.load(path, MODEL)
+        Speaker.load(path, PROMPT_SPEC)
     except SpeakerError as error:
         assert error.what
 
@@ -270,7 +288,7 @@ def test_speakers_are_added_found_listed_and_removed(tmp_path: Path) -> None:
     add_speaker(other, speaker("anna", tokens=5))
     add_speaker(other, embedding_alone())
     assert list_speakers([own, other]) == {"anna": path, "中文女": other / "中文女.safetensors"}
-    assert find_speaker([own, other], "anna", MODEL).speech_tokens.size == 25
+    assert find_speaker([own, other], "anna", PROMPT_SPEC).speech_tokens.size == 25
     assert remove_speaker([own, other], "anna") == path
     assert find_speaker([own, other], "anna").speech_tokens.size == 5
 

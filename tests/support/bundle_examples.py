@@ -20,6 +20,7 @@ from cosyvoice_cpu.bundle.manifest import (
     SpeechIds,
     Synthesis,
 )
+from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 
 WEIGHTS = bytes(range(64))
 
@@ -53,6 +54,16 @@ SYNTHESIS = Synthesis(
     mel=MelSettings(n_fft=1920, hop=480, win=1920, num_mels=80, fmin=0.0, fmax=None),
     speaker_embedding_size=192,
 )
+AUDIO = Audio(sample_rate=24000, token_rate=25.0, mel_frames_per_token=2.0)
+PROMPT_SPEC = PromptSpec(
+    generation="cosyvoice3",
+    speech_vocabulary=6561,
+    audio=AUDIO,
+    mel=SYNTHESIS.mel,
+    embedding_size=192,
+    speaker_encoder_sha256="a" * 64,
+    speech_tokenizer_sha256="b" * 64,
+)
 DRAFT = ComponentDraft(
     precision="float32",
     engine="onnxruntime",
@@ -66,7 +77,7 @@ def finish(writer: BundleWriter, components: Iterable[ComponentName] = ("vocoder
     return writer.finish(
         generation="cosyvoice3",
         source=Source(name="tiny", files={"hift.pt": SourceFile(size=3, sha256="ab" * 32)}),
-        audio=Audio(sample_rate=24000, token_rate=25.0, mel_frames_per_token=2.0),
+        audio=AUDIO,
         components=dict.fromkeys(components, DRAFT),
         synthesis=SYNTHESIS,
         quality=Quality(results=[], forced=False),

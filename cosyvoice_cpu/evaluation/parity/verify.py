@@ -23,7 +23,7 @@ from cosyvoice_cpu.errors import BundleError, CosyVoiceError, SpeakerError, Usag
 from cosyvoice_cpu.evaluation.parity.limits import ROWS, judgement_of
 from cosyvoice_cpu.evaluation.parity.outputs import Bound, Outputs
 from cosyvoice_cpu.evaluation.parity.verify_graphs import graph_problems
-from cosyvoice_cpu.frontend.prompt_spec import voice_model
+from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.progress import Progress, no_progress
@@ -123,13 +123,13 @@ def _graphs(bundle: Bundle, progress: Progress) -> Iterator[Check]:
 
 
 def _speakers(bundle: Bundle, folder: Path | None) -> Iterator[Check]:
-    model = voice_model(bundle.manifest)
+    spec = prompt_spec(bundle.manifest)
     if folder and not folder.is_dir():
         raise UsageError(f"there is no folder {folder}", "give --speakers a folder")
     for place in [folder, bundle.speakers_folder]:
         for name, path in list_speakers([place] if place else []).items():
             try:
-                Speaker.load(path, model)
+                Speaker.load(path, spec)
             except SpeakerError as error:
                 yield Check("speakers", name, False, detail=error.what)
             else:

@@ -36,7 +36,7 @@ from cosyvoice_cpu.evaluation.quality.thresholds import (
     thresholds_against,
 )
 from cosyvoice_cpu.frontend.bundle_models import front_end_models, text_tokenizer
-from cosyvoice_cpu.frontend.prompt_spec import voice_model
+from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
 from cosyvoice_cpu.progress import Progress, no_progress
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -143,7 +143,7 @@ def _reference(
         return System(str(checkpoint), load_reference(checkpoint, threads, speech_lm=lm))
     assert against is not None
     other = BundleStages(open_bundle(against), threads)
-    if voice_model(other.manifest) != voice_model(stages.manifest):
+    if prompt_spec(other.manifest) != prompt_spec(stages.manifest):
         raise UsageError(
             f"{stages.bundle_path} and {against} are of different models: tokens of one mean "
             "nothing to the other",
@@ -186,7 +186,7 @@ def condition_of(stages: BundleStages, speakers: Path | None, notes: list[str]) 
     names = list_speakers(folders)
     synthesis = stages.synthesis
     if names:
-        voice = find_speaker(folders, next(iter(names)), voice_model(manifest))
+        voice = find_speaker(folders, next(iter(names)), prompt_spec(manifest))
         prompt, _ = build_prompt(
             "",
             voice,

@@ -21,7 +21,7 @@ from cosyvoice_cpu.errors import AudioError, TextError, UsageError
 from cosyvoice_cpu.frontend.bundle_models import front_end_models, text_tokenizer
 from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.prepare import prepare_speaker
-from cosyvoice_cpu.frontend.prompt_spec import mel_settings, voice_model
+from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
 from cosyvoice_cpu.progress import Share
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.utterances import Utterance, random_utterances
@@ -216,8 +216,7 @@ def _item(stages: BundleStages, pair: Pair) -> Utterance:
             pair.text,
             models=front_end_models(stages.bundle),
             tokenizer=tokenizer,
-            model=voice_model(manifest),
-            mel=mel_settings(manifest),
+            spec=prompt_spec(manifest),
             end_of_prompt=manifest.synthesis.end_of_prompt,
         ).speaker
     except (AudioError, TextError) as error:
