@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from support.places import DOCS
 
 from cosyvoice_cpu.export.weights import Weight, write_weights
-from cosyvoice_cpu.quantization.kernels import TableFormat, pack_table
+from cosyvoice_cpu.quantization.kernels.variants import TableFormat, pack_table
 from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
 
 TABLE = np.random.default_rng(0).normal(0, 1, (7, 96)).astype(np.float32)

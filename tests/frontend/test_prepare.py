@@ -11,12 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from support.bundle_examples import PROMPT_SPEC
 from support.front_end_graphs import (
-    FLOAT,
     INT64,
     save_counting_tokenizer,
     save_mean_encoder,
 )
-from support.places import DATA
+from support.recordings import SPEECH
 
 from cosyvoice_cpu.checkpoint.synthetic_text import write_text_tokenizer
 from cosyvoice_cpu.errors import AudioError, SpeakerError, TextError
@@ -31,8 +30,6 @@ from cosyvoice_cpu.generations import generation_named
 
 SPECIAL = generation_named("cosyvoice3").special_tokens
 END = "<|endofprompt|>"
-GOLDEN = np.load(DATA / "frontend/features.npz")
-SPEECH = (GOLDEN["speech24k/wave"][0] / 32768).astype(np.float32)
 # As long as the original's own example clip, whose shapes are known: 3.48 s.
 CLIP = np.concatenate([SPEECH, SPEECH])[:83_520]
 WORDS = "hope you will do"
@@ -171,28 +168,6 @@ def test_a_transcript_that_does_not_fit_the_clip_is_warned_about(
 ) -> None:
     warnings = prepare(models, tokenizer, transcript=transcript).report.warnings
     assert any(message in warning for warning in warnings)
-
-
-def test_models_with_another_signature_are_refused_by_name(tmp_path: Path) -> None:
-    encoder = save_mean_encoder(tmp_path / "encoder.onnx")
-    tokenizer = save_counting_tokenizer(tmp_path / "tokenizer.onnx")
-    wrong = tmp_path / "wrong.onnx"
-
-    def refused(message: str, *paths: Path) -> None:
-        with pytest.raises(SpeakerError, match=message) as caught:
-            FrontEndModels(*paths)
-        assert caught.value.what.startswith(str(wrong))
-
-    refused("has 1 inputs; expected 2", encoder, save_mean_encoder(wrong))
-    refused("has 2 inputs; expected 1", save_counting_tokenizer(wrong), tokenizer)
-    refused("expected float of rank 3 with 80 at", save_mean_encoder(wrong, bins=64), tokenizer)
-    refused("with 128 at axis 1", encoder, save_counting_tokenizer(wrong, bins=80))
-    refused("expected int32 of rank 1", encoder, save_counting_tokenizer(wrong, length_type=INT64))
-    refused("expected int32 or int64", encoder, save_counting_tokenizer(wrong, id_type=FLOAT))
-    wrong.write_bytes(b"not a model")
-    refused("can't be loaded", encoder, wrong)
-    wrong.unlink()
-    refused("can't be loaded", wrong, tokenizer)
 
 
 def test_a_model_that_gives_no_numbers_is_refused(tmp_path: Path, tokenizer: TextTokenizer) -> None:

@@ -15,43 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 from support.bundle_examples import PROMPT_SPEC
+from support.speaker_examples import embedding_alone, speaker
 
 from cosyvoice_cpu.bundle.manifest import Audio
-from cosyvoice_cpu.errors import OutputError, SpeakerError
+from cosyvoice_cpu.errors import SpeakerError
 from cosyvoice_cpu.frontend.speaker_folders import (
     add_speaker,
     find_speaker,
-    list_speakers,
-    remove_speaker,
 )
 from cosyvoice_cpu.frontend.speakers import Speaker, check_name
-
-
-def speaker(name: str = "anna", tokens: int = 25) -> Speaker:
-    rng = np.random.default_rng(tokens)
-    return Speaker(
-        name=name,
-        generation="cosyvoice3",
-        transcript="希望你以后能够做的比我还好呦。",
-        prompt_text_ids=np.arange(10, dtype=np.int32),
-        speech_tokens=rng.integers(0, 6561, tokens).astype(np.int32),
-        mel=rng.normal(size=(2 * tokens, 80)).astype(np.float32),
-        embedding=rng.normal(size=192).astype(np.float32),
-        speaker_encoder_sha256="a" * 64,
-        speech_tokenizer_sha256="b" * 64,
-    )
-
-
-def embedding_alone(name: str = "中文女") -> Speaker:
-    return replace(
-        speaker(name),
-        transcript="",
-        prompt_text_ids=np.zeros(0, np.int32),
-        speech_tokens=np.zeros(0, np.int32),
-        mel=np.zeros((0, 80), np.float32),
-        speaker_encoder_sha256="",
-        speech_tokenizer_sha256="",
-    )
 
 
 def same(a: Speaker, b: Speaker) -> bool:
@@ -279,68 +251,3 @@ def test_what_is_no_name_or_a_path_is_refused(tmp_path: Path, name: str) -> None
     with pytest.raises(SpeakerError, match="can't name a speaker"):
         find_speaker([tmp_path], name)
     assert not os.listdir(tmp_path)
-
-
-def test_speakers_are_added_found_listed_and_removed(tmp_path: Path) -> None:
-    own, other = tmp_path / "new" / "speakers", tmp_path / "bundle"
-    assert list_speakers([own, other]) == {}
-    path = add_speaker(own, speaker("anna"))
-    add_speaker(other, speaker("anna", tokens=5))
-    add_speaker(other, embedding_alone())
-    assert list_speakers([own, other]) == {"anna": path, "中文女": other / "中文女.safetensors"}
-    assert find_speaker([own, other], "anna", PROMPT_SPEC).speech_tokens.size == 25
-    assert remove_speaker([own, other], "anna") == path
-    assert find_speaker([own, other], "anna").speech_tokens.size == 5
-
-
-def test_a_taken_name_needs_overwrite(tmp_path: Path) -> None:
-    add_speaker(tmp_path, speaker("anna"))
-    with pytest.raises(SpeakerError, match="there already is a speaker 'anna'"):
-        add_speaker(tmp_path, speaker("anna", tokens=5))
-    assert find_speaker([tmp_path], "anna").speech_tokens.size == 25
-    add_speaker(tmp_path, speaker("anna", tokens=5), overwrite=True)
-    assert find_speaker([tmp_path], "anna").speech_tokens.size == 5
-
-
-def test_no_name_means_the_only_speaker(tmp_path: Path) -> None:
-    with pytest.raises(SpeakerError, match="there is no speaker") as caught:
-        find_speaker([tmp_path], None)
-    assert "cache-speaker" in caught.value.hint
-    add_speaker(tmp_path, speaker("anna"))
-    assert find_speaker([tmp_path], None).name == "anna"
-    add_speaker(tmp_path, speaker("berta"))
-    with pytest.raises(SpeakerError, match="there are several speakers") as caught:
-        find_speaker([tmp_path], None)
-    assert "anna, berta" in caught.value.hint
-
-
-def test_a_missing_speaker_is_named_with_those_there_are(tmp_path: Path) -> None:
-    add_speaker(tmp_path, speaker("anna"))
-    for call in (find_speaker, remove_speaker):
-        with pytest.raises(SpeakerError, match="there is no speaker 'berta'") as caught:
-            call([tmp_path], "berta")
-        assert "anna" in caught.value.hint
-
-
-def test_links_hidden_and_other_files_are_no_speakers(tmp_path: Path) -> None:
-    path = add_speaker(tmp_path / "a", speaker("anna"))
-    folder = tmp_path / "b"
-    folder.mkdir()
-    (folder / "link.safetensors").symlink_to(path)
-    (folder / ".anna.safetensors").write_bytes(path.read_bytes())
-    (folder / "notes.txt").touch()
-    assert list_speakers([folder]) == {}
-    with pytest.raises(SpeakerError, match="is a symbolic link"):
-        Speaker.load(folder / "link.safetensors")
-
-
-def test_a_damaged_speaker_can_be_removed(tmp_path: Path) -> None:
-    (tmp_path / "anna.safetensors").write_bytes(b"nonsense")
-    remove_speaker([tmp_path], "anna")
-    assert not os.listdir(tmp_path)
-
-
-def test_a_folder_that_can_not_be_made_is_an_output_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="can't be written"):
-        add_speaker(tmp_path / "file" / "speakers", speaker())

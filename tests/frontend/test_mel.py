@@ -1,4 +1,4 @@
-"""Audio features against the original's own, and what they do at the edges."""
+"""Mel spectrograms and the filter bank: the original's own, and what they do at the edges."""
 
 from __future__ import annotations
 
@@ -7,31 +7,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from support.places import DATA
+from support.recordings import GOLDEN, at_rate
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import MelSettings
 from cosyvoice_cpu.errors import AudioError
 from cosyvoice_cpu.frontend import kaldi_fbank, mel_spectrogram, resample, whisper_log_mel
 from cosyvoice_cpu.frontend.mel import flow_mel
-
-GOLDEN = np.load(DATA / "frontend/features.npz")
-SIGNALS = sorted({key.split("/")[0] for key in GOLDEN.files})
-
-
-def mono(signal: str) -> tuple[Floats, int]:
-    wave, rate = GOLDEN[f"{signal}/wave"], int(GOLDEN[f"{signal}/rate"])
-    scale = 1.0 if wave.dtype.kind == "f" else 32768.0
-    return (wave / np.float32(scale)).mean(axis=0).astype(np.float32), rate
-
-
-def at_rate(signal: str, rate: int) -> Floats:
-    """What the original fed its features at `rate`, where it is stored; else resampled here."""
-    key = f"{signal}/wave{rate}"
-    audio, native = mono(signal)
-    return GOLDEN[key] if key in GOLDEN.files else resample(audio, native, rate)
 
 
 def mel_cosyvoice1(audio: Floats) -> Floats:
@@ -61,38 +43,6 @@ def test_a_feature_equals_the_originals(key: str) -> None:
     difference = np.abs(got - want)
     print(f"{signal} {feature}: largest {difference.max():.1e}, mean {difference.mean():.1e}")
     assert difference.max() <= largest and difference.mean() <= mean
-
-
-@pytest.mark.parametrize("signal", SIGNALS)
-def test_resampled_samples_equal_the_originals(signal: str) -> None:
-    audio, rate = mono(signal)
-    for target in (16000, 22050, 24000):
-        if f"{signal}/wave{target}" in GOLDEN.files:
-            got, want = resample(audio, rate, target), GOLDEN[f"{signal}/wave{target}"]
-            assert got.shape == want.shape and got.dtype == np.float32
-            assert np.abs(got - want).max() <= 1e-5
-
-
-@settings(max_examples=30)
-@given(
-    st.integers(1, 5000), st.sampled_from([8000, 11025, 16000, 22050, 44100, 44101, 48000, 96000])
-)
-def test_the_resampled_length_is_the_ratio_rounded_up(samples: int, rate: int) -> None:
-    audio = np.ones(samples, np.float32)
-    assert resample(audio, rate, 24000).size == -(-samples * 24000 // rate)
-
-
-def test_blocks_join_without_a_seam() -> None:
-    rng = np.random.default_rng(3)
-    audio = rng.standard_normal(200_000).astype(np.float32)
-    whole = resample(audio, 24000, 16000)  # several blocks
-    assert np.array_equal(resample(audio[90_000:96_000], 24000, 16000)[100:-100],
-                          whole[60_000:64_000][100:-100])  # fmt: skip
-
-
-def test_equal_rates_leave_the_samples_alone() -> None:
-    audio = np.array([0.5, -1.4, 0.25], np.float32)
-    assert np.array_equal(resample(audio, 16000, 16000), audio)
 
 
 # Frames by number of samples at the feature's own rate; None where the original fails.
@@ -147,13 +97,6 @@ def test_other_than_mono_floats_are_refused(function: Callable[..., Floats]) -> 
         function(np.zeros((2, 4000), np.float32))
     with pytest.raises(AudioError, match="got int16"):
         function(np.zeros(4000, np.int16))
-
-
-def test_resampling_refuses_an_empty_clip_and_an_impossible_rate() -> None:
-    with pytest.raises(AudioError, match="the clip is empty"):
-        resample(np.zeros(0, np.float32), 24000, 16000)
-    with pytest.raises(AudioError, match="can't resample from 0 Hz"):
-        resample(np.zeros(9, np.float32), 0, 16000)
 
 
 def test_thirty_seconds_take_less_than_a_second() -> None:
