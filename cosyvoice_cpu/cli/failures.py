@@ -11,7 +11,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cosyvoice_cpu.errors import CosyVoiceError
+from cosyvoice_cpu.errors import CosyVoiceError, first_line
 
 FAILED = 1
 INTERRUPTED = 130
@@ -78,9 +78,9 @@ def of_system(error: OSError) -> CosyVoiceError:
 
 def _of_engine(error: Exception) -> CosyVoiceError:
     """What ONNX Runtime says of a graph that loads and then can't be run."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
     return CosyVoiceError(
-        f"ONNX Runtime can't run a graph: {reason}", "check the bundle with `cosyvoice-cpu verify`"
+        f"ONNX Runtime can't run a graph: {first_line(error)}",
+        "check the bundle with `cosyvoice-cpu verify`",
     )
 
 

@@ -17,8 +17,7 @@ from cosyvoice_cpu.evaluation.bench.peak_throughput import Ceilings
 from cosyvoice_cpu.evaluation.bench.predict import RECIPES, predict
 from cosyvoice_cpu.evaluation.bench.workload import Workload
 from cosyvoice_cpu.evaluation.doctor import examine
-from cosyvoice_cpu.system import machine as machine_module
-from cosyvoice_cpu.system.machine import Machine, describe_machine
+from cosyvoice_cpu.system.machine import Machine
 
 GOOD = Machine(
     cpu="Some CPU",
@@ -115,24 +114,9 @@ def test_int8_is_predicted_faster_and_smaller_than_float32():
     assert int8.vocoder_s == float32.vocoder_s
 
 
-def test_this_machine_can_be_described():
-    machine = describe_machine()
-    assert 1 <= machine.physical_cores <= machine.usable_cpus <= machine.logical_cpus
-    assert machine.packages["onnxruntime"]
-    assert machine.cpu in machine.summary()
-
-
-def test_an_arm_processor_is_read_from_its_features(monkeypatch, tmp_path):
-    flags = {"fp", "asimd", "asimddp", "i8mm"}
-    assert machine_module._instruction_sets(flags) == {
-        "NEON": True,
-        "DOT": True,
-        "I8MM": True,
-        "BF16": False,
-    }
-    assert "INT8 dot product" not in said(
-        replace(GOOD, instruction_sets=machine_module._instruction_sets(flags))
-    )
+def test_an_arm_processor_with_dot_products_is_not_called_slow():
+    sets = {"NEON": True, "DOT": True, "I8MM": True, "BF16": False}
+    assert "INT8 dot product" not in said(replace(GOOD, instruction_sets=sets))
 
 
 def test_wrong_wheels_are_named_without_importing_them(tmp_path):

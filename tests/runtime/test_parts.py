@@ -1,4 +1,4 @@
-"""Ladder, threads and embedding tables."""
+"""Ladder and embedding tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from cosyvoice_cpu.errors import BundleError, UsageError
+from cosyvoice_cpu.errors import BundleError
 from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
 from cosyvoice_cpu.runtime.graph import Graph
 from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, GraphLadder, ladder_sizes, size_for
-from cosyvoice_cpu.system.threads import THREADS_VARIABLE, default_threads, resolve_threads
 
 
 @given(top=st.integers(1, 20_000))
@@ -88,25 +87,6 @@ def test_a_ladder_whose_sizes_each_hold_the_weights_keeps_one_size() -> None:
     for size in (100, 150, 100):
         assert ladder.get("full", size).size == size
         assert open_now == {size}
-
-
-def test_an_explicit_number_of_threads_wins_over_the_variable(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv(THREADS_VARIABLE, "3")
-    assert resolve_threads(2) == 2
-    assert resolve_threads() == 3
-    monkeypatch.delenv(THREADS_VARIABLE)
-    assert resolve_threads() == default_threads() >= 1
-
-
-@pytest.mark.parametrize("text", ["two", "0", "-1", "1.5", "99999"])
-def test_a_wrong_threads_variable_is_a_usage_error(
-    monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
-    monkeypatch.setenv(THREADS_VARIABLE, text)
-    with pytest.raises(UsageError):
-        resolve_threads()
 
 
 def test_a_mapped_table_reads_the_rows_that_were_written(tmp_path: Path) -> None:
