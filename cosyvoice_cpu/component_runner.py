@@ -82,18 +82,18 @@ def probed_velocity(
     stages: Stages,
     condition: FlowCondition,
     mel: Floats,
-    steps: int,
     *,
     streaming: bool = False,
 ) -> Floats:
-    """[6, mel bins, T]: the guided pair at three of the solver's `steps` times.
+    """[6, mel bins, T]: the guided pair at three of the solver's times.
 
     On the straight line between the noise and `mel` [mel bins, T], prompt included.
     """
     noise = _noise(stages, mel.shape[1])
+    times = solver_times(stages.synthesis.solver.grid)
     results = []
-    for step in sorted({int(share * steps) for share in _PROBED_SHARES}):
-        t = solver_times(steps)[step]
+    for step in sorted({int(share * len(times)) for share in _PROBED_SHARES}):
+        t = times[step]
         x = ((1 - t) * noise + t * mel).astype(np.float32)
         results.append(_guided_velocity(stages, x, condition, t, streaming=streaming))
     return np.concatenate(results)
@@ -144,8 +144,8 @@ def _encode(stages: Stages, utterance: Utterance, count: int) -> Callable[[], Fl
 def _solver_steps(stages: Stages, utterance: Utterance, count: int) -> Callable[[], Floats]:
     noise = _noise(stages, utterance_frames(stages, utterance))
     condition: FlowCondition = {"mu": noise, "cond": noise, "speaker": noise[:, 0]}
-    steps = stages.synthesis.solver_steps
-    times = [solver_times(steps)[step % steps] for step in range(count)]
+    all_times = solver_times(stages.synthesis.solver.grid)
+    times = [all_times[step % len(all_times)] for step in range(count)]
 
     def call() -> Floats:
         velocity = noise
@@ -216,4 +216,4 @@ def _guided_velocity(
 
 
 def _noise(stages: Stages, frames: int) -> Floats:
-    return flow_noise(frames, stages.synthesis.mel.num_mels)
+    return flow_noise(frames, stages.synthesis.mel.num_mels, stages.synthesis.max_frames)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.onnxruntime_engine import PREPACK_VARIABLE
@@ -81,11 +81,11 @@ class _Seconds(NamedTuple):
 
 
 def _step_seconds(stages: BundleStages, frames: int) -> _Seconds:
-    noise = flow_noise(frames)
+    noise = flow_noise(frames, stages.synthesis.mel.num_mels, stages.synthesis.max_frames)
     pair = np.stack([noise, noise])  # [2, 80, T]
     mask = np.ones((2, 1, frames), np.float32)
     speaker = np.ones((2, noise.shape[0]), np.float32)
-    t = np.full(2, solver_times(SOLVER_STEPS)[0], np.float32)
+    t = np.full(2, solver_times(time_grid(SOLVER_STEPS))[0], np.float32)
     wall, cpu = time.perf_counter(), time.process_time()
     stages.flow_velocity(pair, mask, pair, t, speaker, pair)
     return _Seconds(time.perf_counter() - wall, time.process_time() - cpu)

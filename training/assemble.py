@@ -12,8 +12,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.checkpoint.config import CheckpointConfig, MelConfig
+from cosyvoice_cpu.bundle.manifest import ComponentName, MelSettings
+from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.checkpoint.synthetic_text import official_json, official_yaml
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 from cosyvoice_cpu.networks.reference.f0_predictor import F0Predictor
@@ -56,11 +56,10 @@ def voice_config(text_rows: int) -> CheckpointConfig:
         sampling=SAMPLING,
         flow=FLOW,
         vocoder=VOCODER,
-        mel=MelConfig(
-            sampling_rate=SAMPLE_RATE,
+        mel=MelSettings(
             n_fft=1920,
-            hop_size=480,
-            win_size=1920,
+            hop=480,
+            win=1920,
             num_mels=MEL_BINS,
             fmin=0.0,
             fmax=None,

@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.decoding.solver import solve
+from cosyvoice_cpu.bundle.manifest import SolverPreset
+from cosyvoice_cpu.decoding.solver import solve, time_grid
+from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
 from training.sizes import FLOW
@@ -87,8 +89,13 @@ def sample_mel(network: Flow, ids: Tensor, speaker_embedding: Tensor, noise: Flo
 
     mu = network.encoder(ids[None])[0].numpy()
     speaker = network.encoder.speaker(speaker_embedding[None])[0].numpy()
-    rate = FLOW.inference_cfg_rate
-    return solve(velocity, noise, mu, np.zeros_like(mu), speaker, cfg_rate=rate)
+    preset = SolverPreset(
+        steps=COSYVOICE3.solver_steps,
+        grid=[float(t) for t in time_grid(COSYVOICE3.solver_steps)],
+        guidance_rate=FLOW.inference_cfg_rate,
+        guidance_range=(0.0, 1.0),
+    )
+    return solve(velocity, noise, mu, np.zeros_like(mu), speaker, preset=preset)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ The whole voice has to stay under 25 MB in half precision, about 12 million para
 
 from __future__ import annotations
 
+from cosyvoice_cpu.bundle.manifest import Sampling
 from cosyvoice_cpu.checkpoint.config import (
     EstimatorConfig,
     FlowConfig,
-    SamplingConfig,
     SpeechLMConfig,
     VocoderConfig,
 )
@@ -46,7 +46,7 @@ FLOW = FlowConfig(
 )
 
 # The released models' own.
-SAMPLING = SamplingConfig(top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
+SAMPLING = Sampling(top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
 
 VOCODER = VocoderConfig(
     in_channels=80,

@@ -20,7 +20,7 @@ from cosyvoice_cpu.bundle.strict_json import parse_json
 from cosyvoice_cpu.errors import ManifestError
 
 FORMAT: Final = "cosyvoice-cpu-bundle"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MANIFEST_NAME: Final = "manifest.json"
 SPEAKERS_FOLDER: Final = "speakers"
 MAX_MANIFEST_BYTES: Final = 16 * 2**20
@@ -79,8 +79,8 @@ class Audio(_Record, frozen=True, kw_only=True):
 
     @property
     def samples_per_frame(self) -> int:
-        """Audio samples per mel frame: the hop."""
-        return round(self.sample_rate / self.frame_rate)
+        """Audio samples per mel frame, the hop; a whole number in every manifest."""
+        return int(self.sample_rate / self.frame_rate)
 
     @property
     def frame_rate(self) -> Fraction:
@@ -121,7 +121,7 @@ class Component(_Record, frozen=True, kw_only=True):
     """One part of the pipeline, its files and what was measured when it was made."""
 
     precision: Word  # "float32", "float16-storage", or what the recipe made
-    engine: Literal["onnxruntime", "numpy", "tokenizers"]
+    engine: Word  # that runs it: a name in the run time's table of engines, or "tokenizers"
     recipe: Text | None  # quantization recipe; null for what export wrote
     shapes: Shapes
     files: Annotated[list[FileEntry], Meta(min_length=1)]
@@ -132,9 +132,7 @@ class SpeechIds(_Record, frozen=True, kw_only=True):
     """Special ids as rows of the speech table, V already added. V is `speech_vocabulary`."""
 
     sos: Count
-    eos: Count
     task: Count
-    fill: Count
     stop_first: Count
     stop_count: Positive  # ids stop_first .. stop_first + stop_count - 1 all stop
     original_banned: Count  # the one id that the original bans below the minimum length
@@ -160,6 +158,18 @@ class MelSettings(_Record, frozen=True, kw_only=True):
     fmax: Annotated[float, Meta(gt=0)] | None  # null: half the sample rate
 
 
+class SolverPreset(_Record, frozen=True, kw_only=True):
+    """How the flow's equation is solved, by Euler steps with classifier-free guidance.
+
+    Source: CosyVoice cosyvoice/flow/flow_matching.py, CausalConditionalCFM.
+    """
+
+    steps: Positive
+    grid: list[Ratio]  # steps + 1 ascending times from 0 to 1
+    guidance_rate: Ratio  # r in v = (1 + r) v_conditioned - r v_unconditioned
+    guidance_range: tuple[Ratio, Ratio]  # times t at which r holds, both included; 0 elsewhere
+
+
 class Synthesis(_Record, frozen=True, kw_only=True):
     """What the run time needs to know of the generation, so that it never asks for its name."""
 
@@ -170,11 +180,10 @@ class Synthesis(_Record, frozen=True, kw_only=True):
     min_token_text_ratio: Ratio  # speech tokens per text id
     max_token_text_ratio: Ratio
     sampling: Sampling
-    solver_steps: Positive
-    cfg_rate: Ratio
+    solver_presets: dict[Word, SolverPreset]  # "default" is one of them
     pre_lookahead_tokens: Count
     chunk_frames: Positive  # mel frames of one block of the streaming mask
-    max_frames: Positive  # mel frames of fixed noise, prompt included
+    max_frames: Positive  # mel frames of fixed noise, prompt included; the vocoder's lasts as long
     harmonic_noise_skip: Count  # 32-bit MT19937 words drawn before the harmonic noise
     harmonics: Positive  # sine waves of the source, the fundamental included
     vocoder_lookahead_frames: Count
@@ -183,6 +192,16 @@ class Synthesis(_Record, frozen=True, kw_only=True):
     end_of_prompt: str
     mel: MelSettings
     speaker_embedding_size: Positive
+
+    @property
+    def solver(self) -> SolverPreset:
+        """The preset that is used unless another one is asked for."""
+        return self.solver_presets["default"]
+
+    @property
+    def solver_steps(self) -> int:
+        """Steps of that preset."""
+        return self.solver.steps
 
 
 class QualityResult(_Record, frozen=True, kw_only=True):
@@ -207,7 +226,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     """The whole of `manifest.json`."""
 
     format: Literal["cosyvoice-cpu-bundle"]
-    format_version: Literal[1]
+    format_version: Literal[2]
     generation: Word
     created_by: Text
     source: Source
@@ -298,7 +317,13 @@ def _first_not_finite(value: Any, place: str) -> str | None:
 
 def _first_problem(manifest: Manifest) -> str | None:
     """What the types can't express: values that must agree with each other."""
-    return _files_problem(manifest) or _shapes_problem(manifest) or _ids_problem(manifest.synthesis)
+    return (
+        _files_problem(manifest)
+        or _shapes_problem(manifest)
+        or _rates_problem(manifest)
+        or _ids_problem(manifest.synthesis)
+        or _presets_problem(manifest.synthesis)
+    )
 
 
 def _files_problem(manifest: Manifest) -> str | None:
@@ -322,6 +347,31 @@ def _shapes_problem(manifest: Manifest) -> str | None:
             return f"sizes are not ascending - at `{place}.sizes`"
         if (shapes.kind == "none") != (shapes.unit == "none"):
             return f"unit is `none` if and only if kind is `none` - at `{place}.unit`"
+    return None
+
+
+def _rates_problem(manifest: Manifest) -> str | None:
+    audio, hop = manifest.audio, manifest.synthesis.mel.hop
+    exact = audio.sample_rate / audio.frame_rate
+    if exact != hop:
+        return (
+            f"the rates make {float(exact):g} samples a mel frame, synthesis.mel.hop is {hop}"
+            " - at `$.audio.mel_frames_per_token`"
+        )
+    return None
+
+
+def _presets_problem(synthesis: Synthesis) -> str | None:
+    if "default" not in synthesis.solver_presets:
+        return "there is no preset `default` - at `$.synthesis.solver_presets`"
+    for name, preset in synthesis.solver_presets.items():
+        place, grid = f"$.synthesis.solver_presets.{name}", preset.grid
+        if len(grid) != preset.steps + 1:
+            return f"{preset.steps} steps need {preset.steps + 1} times - at `{place}.grid`"
+        if grid[0] != 0 or grid[-1] != 1 or sorted(set(grid)) != grid:
+            return f"the times do not ascend from 0 to 1 - at `{place}.grid`"
+        if preset.guidance_range[0] > preset.guidance_range[1]:
+            return f"the range ends before it begins - at `{place}.guidance_range`"
     return None
 
 

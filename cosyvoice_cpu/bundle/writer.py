@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Literal
 
 from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.bundle.atomic import (
@@ -53,7 +52,6 @@ from cosyvoice_cpu.errors import BundleError
 
 Handler = Callable[[int, FrameType | None], object] | int | None
 """What `signal.signal` takes and gives."""
-Engine = Literal["onnxruntime", "numpy", "tokenizers"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class ComponentDraft:
     """A component's manifest entry but for its files, which `BundleWriter.finish` finds."""
 
     precision: str
-    engine: Engine
+    engine: str
     shapes: Shapes
     recipe: str | None = None
     parity: Mapping[str, float] = field(default_factory=dict)

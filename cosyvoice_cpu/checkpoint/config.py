@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cosyvoice_cpu.bundle.manifest import MelSettings, Sampling
+
 
 @dataclass(frozen=True)
 class SpeechLMConfig:
@@ -32,16 +34,6 @@ class SpeechLMConfig:
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_heads
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Repetition-aware sampling (cosyvoice/utils/common.py, ras_sampling)."""
-
-    top_p: float
-    top_k: int
-    win_size: int
-    tau_r: float
 
 
 @dataclass(frozen=True)
@@ -115,26 +107,13 @@ class VocoderConfig:
 
 
 @dataclass(frozen=True)
-class MelConfig:
-    """Prompt mel spectrogram (matcha.utils.audio.mel_spectrogram as the YAML sets it)."""
-
-    sampling_rate: int
-    n_fft: int
-    hop_size: int
-    win_size: int
-    num_mels: int
-    fmin: float
-    fmax: float | None  # None: half the sampling rate
-
-
-@dataclass(frozen=True)
 class CheckpointConfig:
     """Everything that an official YAML and `CosyVoice-BlankEN/config.json` decide."""
 
     sample_rate: int
     token_frame_rate: int  # speech tokens per second
     speech_lm: SpeechLMConfig
-    sampling: SamplingConfig
+    sampling: Sampling
     flow: FlowConfig
     vocoder: VocoderConfig
-    mel: MelConfig
+    mel: MelSettings  # of the prompt, matcha.utils.audio.mel_spectrogram

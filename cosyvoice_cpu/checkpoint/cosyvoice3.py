@@ -10,12 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cosyvoice_cpu.bundle.manifest import MelSettings, Sampling
 from cosyvoice_cpu.checkpoint.config import (
     CheckpointConfig,
     EstimatorConfig,
     FlowConfig,
-    MelConfig,
-    SamplingConfig,
     SpeechLMConfig,
     VocoderConfig,
 )
@@ -73,26 +72,25 @@ def read_config(yaml_file: Path, tree: dict[str, Any], text_model: Section) -> C
     )
     root.section("llm").require("speech_token_size", config.flow.vocab_size)
     frame_rate = token_frame_rate * config.flow.token_mel_ratio
-    if frame_rate * mel.hop_size != sample_rate:
+    if frame_rate * mel.hop != sample_rate:
         raise root.fail(
             "feat_extractor.hop_size",
-            f"is {mel.hop_size}; {frame_rate} frames per second at {sample_rate} Hz need "
+            f"is {mel.hop}; {frame_rate} frames per second at {sample_rate} Hz need "
             f"{sample_rate / frame_rate:g}",
         )
     return config
 
 
-def _mel(root: Section) -> MelConfig:
+def _mel(root: Section) -> MelSettings:
     mel = root.section("feat_extractor")
     mel.require("sampling_rate", root.integer("sample_rate"))
     mel.require("center", False)
     n_fft = mel.integer("n_fft")
     mel.require("win_size", n_fft)
-    return MelConfig(
-        sampling_rate=mel.integer("sampling_rate"),
+    return MelSettings(
         n_fft=n_fft,
-        hop_size=mel.integer("hop_size"),
-        win_size=n_fft,
+        hop=mel.integer("hop_size"),
+        win=n_fft,
         num_mels=mel.integer("num_mels"),
         fmin=mel.number("fmin"),
         fmax=None if mel.value("fmax") is None else mel.number("fmax"),
@@ -136,10 +134,10 @@ def _speech_lm(llm: Section, text_model: Section) -> SpeechLMConfig:
     return config
 
 
-def _sampling(llm: Section) -> SamplingConfig:
+def _sampling(llm: Section) -> Sampling:
     llm.require_target("sampling", "cosyvoice.utils.common.ras_sampling")
     sampling = llm.section("sampling")
-    return SamplingConfig(
+    return Sampling(
         top_p=sampling.number("top_p"),
         top_k=sampling.integer("top_k"),
         win_size=sampling.integer("win_size"),
@@ -147,7 +145,7 @@ def _sampling(llm: Section) -> SamplingConfig:
     )
 
 
-def _flow(flow: Section, mel: MelConfig) -> FlowConfig:
+def _flow(flow: Section, mel: MelSettings) -> FlowConfig:
     flow.require("output_size", mel.num_mels)
     flow.require("input_size", mel.num_mels)  # the embedding is added to as wide a condition
     flow.require("spk_embed_dim", SPEAKER_EMBEDDING_DIM)
@@ -171,7 +169,7 @@ def _flow(flow: Section, mel: MelConfig) -> FlowConfig:
     )
 
 
-def _estimator(dit: Section, mel: MelConfig) -> EstimatorConfig:
+def _estimator(dit: Section, mel: MelSettings) -> EstimatorConfig:
     for key in ("mel_dim", "mu_dim", "spk_dim", "out_channels"):
         dit.require(key, mel.num_mels)
     config = EstimatorConfig(
@@ -197,7 +195,7 @@ def _estimator(dit: Section, mel: MelConfig) -> EstimatorConfig:
     return config
 
 
-def _vocoder(hift: Section, mel: MelConfig, sample_rate: int) -> VocoderConfig:
+def _vocoder(hift: Section, mel: MelSettings, sample_rate: int) -> VocoderConfig:
     hift.require("in_channels", mel.num_mels)
     hift.require("sampling_rate", sample_rate)
     istft = hift.section("istft_params")
@@ -226,10 +224,10 @@ def _vocoder(hift: Section, mel: MelConfig, sample_rate: int) -> VocoderConfig:
         f0_channels=f0.integer("cond_channels"),
     )
     _check_stages(hift, config)
-    if config.samples_per_frame != mel.hop_size:
+    if config.samples_per_frame != mel.hop:
         raise hift.fail(
             "upsample_rates",
-            f"and hop_len make {config.samples_per_frame} samples per frame, not {mel.hop_size}",
+            f"and hop_len make {config.samples_per_frame} samples per frame, not {mel.hop}",
         )
     if config.istft_n_fft % 2 or config.istft_n_fft % config.istft_hop_len:
         raise hift.fail(

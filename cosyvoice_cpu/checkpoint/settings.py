@@ -5,9 +5,10 @@ The bundle carries them in its manifest; the torch reference takes them from her
 
 from __future__ import annotations
 
-from cosyvoice_cpu.bundle.manifest import Audio, MelSettings, Sampling, SpeechIds, Synthesis
+from cosyvoice_cpu.bundle.manifest import Audio, SolverPreset, SpeechIds, Synthesis
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
-from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES, harmonic_noise_skip
+from cosyvoice_cpu.decoding.noise import harmonic_noise_skip
+from cosyvoice_cpu.decoding.solver import time_grid
 from cosyvoice_cpu.generations import Generation
 
 
@@ -22,16 +23,14 @@ def audio_settings(config: CheckpointConfig) -> Audio:
 
 def synthesis_settings(generation: Generation, config: CheckpointConfig) -> Synthesis:
     """The generation's differences and the checkpoint's settings."""
-    flow, vocoder, mel = config.flow, config.vocoder, config.mel
+    flow, vocoder = config.flow, config.vocoder
     vocabulary = config.speech_lm.speech_token_size
     special = generation.special_ids
     return Synthesis(
         speech_vocabulary=vocabulary,
         special_ids=SpeechIds(
             sos=vocabulary + special.sos,
-            eos=vocabulary + special.eos,
             task=vocabulary + special.task,
-            fill=vocabulary + special.fill,
             stop_first=vocabulary + special.stop_first,
             stop_count=special.stop_count,
             original_banned=vocabulary + special.original_banned,
@@ -41,37 +40,32 @@ def synthesis_settings(generation: Generation, config: CheckpointConfig) -> Synt
         silent_run_limit=generation.silent_run_limit,
         min_token_text_ratio=generation.min_token_text_ratio,
         max_token_text_ratio=generation.max_token_text_ratio,
-        sampling=Sampling(
-            top_p=config.sampling.top_p,
-            top_k=config.sampling.top_k,
-            win_size=config.sampling.win_size,
-            tau_r=config.sampling.tau_r,
-        ),
-        solver_steps=generation.solver_steps,
-        cfg_rate=flow.inference_cfg_rate,
+        sampling=config.sampling,
+        solver_presets={
+            "default": SolverPreset(
+                steps=generation.solver_steps,
+                grid=[float(t) for t in time_grid(generation.solver_steps)],
+                guidance_rate=flow.inference_cfg_rate,
+                guidance_range=(0.0, 1.0),
+            )
+        },
         pre_lookahead_tokens=flow.pre_lookahead_len,
         chunk_frames=flow.estimator.static_chunk_size,
-        max_frames=FLOW_NOISE_FRAMES,
+        max_frames=generation.fixed_noise_frames,
         harmonic_noise_skip=harmonic_noise_skip(
+            flow_noise_frames=generation.fixed_noise_frames,
             flow_vocab_size=flow.vocab_size,
             mel_bins=flow.output_size,
             spk_embed_dim=flow.spk_embed_dim,
             f0_channels=vocoder.f0_channels,
             in_channels=vocoder.in_channels,
-            harmonics=vocoder.nb_harmonics + 1,
+            harmonics=vocoder.harmonics,
         ),
-        harmonics=vocoder.nb_harmonics + 1,
+        harmonics=vocoder.harmonics,
         vocoder_lookahead_frames=generation.vocoder_lookahead_frames,
         f0_lookahead_frames=generation.f0_lookahead_frames,
         system_prefix=generation.system_prefix,
         end_of_prompt=generation.end_of_prompt,
-        mel=MelSettings(
-            n_fft=mel.n_fft,
-            hop=mel.hop_size,
-            win=mel.win_size,
-            num_mels=mel.num_mels,
-            fmin=mel.fmin,
-            fmax=mel.fmax,
-        ),
+        mel=config.mel,
         speaker_embedding_size=flow.spk_embed_dim,
     )

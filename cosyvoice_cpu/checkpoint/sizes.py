@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from cosyvoice_cpu.bundle.manifest import MelSettings, Sampling
 from cosyvoice_cpu.checkpoint.config import (
     CheckpointConfig,
     EstimatorConfig,
     FlowConfig,
-    MelConfig,
-    SamplingConfig,
     SpeechLMConfig,
     VocoderConfig,
 )
@@ -56,14 +55,13 @@ def _config(
         sample_rate=24000,
         token_frame_rate=25,
         speech_lm=lm,
-        sampling=SamplingConfig(top_p=0.8, top_k=25, win_size=10, tau_r=0.1),
+        sampling=Sampling(top_p=0.8, top_k=25, win_size=10, tau_r=0.1),
         flow=flow,
         vocoder=vocoder,
-        mel=MelConfig(
-            sampling_rate=24000,
+        mel=MelSettings(
             n_fft=1920,
-            hop_size=480,
-            win_size=1920,
+            hop=480,
+            win=1920,
             num_mels=_MEL_BINS,
             fmin=0.0,
             fmax=None,

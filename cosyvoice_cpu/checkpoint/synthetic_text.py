@@ -156,8 +156,8 @@ feat_extractor: !name:matcha.utils.audio.mel_spectrogram
     n_fft: {mel.n_fft}
     num_mels: {mel.num_mels}
     sampling_rate: !ref <sample_rate>
-    hop_size: {mel.hop_size}
-    win_size: {mel.win_size}
+    hop_size: {mel.hop}
+    win_size: {mel.win}
     fmin: {mel.fmin:g}
     fmax: {fmax}
     center: False

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solve
+from cosyvoice_cpu.decoding.solver import cosine_preset, solve
 from cosyvoice_cpu.decoding.token_loop import generate
 from cosyvoice_cpu.stage_api import FlowCondition, SpeechLMSession
 
@@ -116,9 +116,8 @@ class ComposedStages(ABC):
         bins, frames = condition["mu"].shape
         mel = solve(
             velocity,
-            flow_noise(frames, bins) if noise is None else noise,
+            flow_noise(frames, bins, self.synthesis.max_frames) if noise is None else noise,
             **condition,
-            cfg_rate=self.synthesis.cfg_rate,
-            steps=steps,
+            preset=cosine_preset(self.synthesis.solver, steps),
         )
         return mel[:, len(prompt_mel) :]

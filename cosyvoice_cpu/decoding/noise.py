@@ -27,36 +27,35 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.errors import SynthesisError
 
-FLOW_NOISE_FRAMES = 15000  # 300 s of mel frames, prompt included
-HARMONIC_NOISE_SAMPLES = 300 * 24000
 _NORMAL_GROUP = 16
 _WORD_BLOCK = 1 << 20  # words drawn at a time where they are only skipped: 4 MB
-_GROWTH_SAMPLES = 5 * 24000  # the harmonic noise grows by at least 5 s
+_GROWTH_SAMPLES = 1 << 17  # by which the harmonic noise grows at least: 5 s at 24 kHz
 
 
-def flow_noise(frames: int, mel_bins: int = 80) -> Floats:
+def flow_noise(frames: int, mel_bins: int, length: int) -> Floats:
     """The decoder's noise [mel_bins, frames], the same for every utterance; read-only.
 
-    Frame 0 is the first prompt frame. Raises: SynthesisError beyond 15000 frames (300 s).
+    Frame 0 is the first prompt frame. `length` is that of the whole noise in frames, which decides
+    its values. Raises: SynthesisError beyond it.
     """
-    if frames > FLOW_NOISE_FRAMES:
+    if frames > length:
         raise SynthesisError(
-            f"{frames} mel frames exceed the {FLOW_NOISE_FRAMES} of the fixed flow noise (300 s)",
+            f"{frames} mel frames exceed the {length} of the fixed flow noise",
             "shorten the text or the prompt",
         )
-    return _whole_flow_noise(mel_bins)[:, :frames]
+    return _whole_flow_noise(mel_bins, length)[:, :frames]
 
 
-def harmonic_noise(samples: int, skip_words: int, harmonics: int = 9) -> Floats:
+def harmonic_noise(samples: int, skip_words: int, harmonics: int, length: int) -> Floats:
     """The vocoder's harmonic noise [samples, harmonics], uniform in [0, 1); read-only.
 
     `skip_words` is `harmonic_noise_skip(...)` of the checkpoint. Rows are drawn when first asked
     for and kept: 0.86 MB for each second of the longest request so far. Safe to call from threads.
-    Raises: SynthesisError beyond 7,200,000 samples (300 s).
+    Raises: SynthesisError beyond `length` samples.
     """
-    if samples > HARMONIC_NOISE_SAMPLES:
+    if samples > length:
         raise SynthesisError(
-            f"{samples} samples exceed the {HARMONIC_NOISE_SAMPLES} of the harmonic noise (300 s)",
+            f"{samples} samples exceed the {length} of the harmonic noise",
             "shorten the text",
         )
     return _harmonic_stream(skip_words, harmonics).first(samples)
@@ -64,18 +63,20 @@ def harmonic_noise(samples: int, skip_words: int, harmonics: int = 9) -> Floats:
 
 def harmonic_noise_skip(
     *,
+    flow_noise_frames: int,
     flow_vocab_size: int,
     mel_bins: int,
     spk_embed_dim: int,
     f0_channels: int,
-    in_channels: int = 80,
-    harmonics: int = 9,
+    in_channels: int,
+    harmonics: int,
 ) -> int:
     """Words of the generator drawn between seed 0 and the harmonic noise.
 
-    `flow_vocab_size` rows of width `mel_bins` are the flow's token embedding, `spk_embed_dim` the
-    input of its speaker projection, `f0_channels` and `in_channels` those of the f0 predictor. The
-    order is that of the official yaml: llm, flow, hift.
+    `flow_noise_frames` is the length of the flow's noise. `flow_vocab_size` rows of width
+    `mel_bins` are the flow's token embedding, `spk_embed_dim` the input of its speaker projection,
+    `f0_channels` and `in_channels` those of the f0 predictor. The order is that of the official
+    yaml: llm, flow, hift.
     """
     flow = _normal_words(flow_vocab_size * mel_bins) + mel_bins * (spk_embed_dim + 1)
     first_conv = f0_channels * (in_channels * 4 + 1)
@@ -83,7 +84,7 @@ def harmonic_noise_skip(
     classifier = f0_channels + 1
     initial_phases = harmonics
     return (
-        _normal_words(mel_bins * FLOW_NOISE_FRAMES)
+        _normal_words(mel_bins * flow_noise_frames)
         + flow
         + (first_conv + other_convs + classifier)
         + initial_phases
@@ -107,7 +108,7 @@ class _HarmonicStream:
         with self._lock:
             drawn, harmonics = self._rows.shape
             if samples > drawn:
-                target = min(max(samples, drawn + _GROWTH_SAMPLES), HARMONIC_NOISE_SAMPLES)
+                target = max(samples, drawn + _GROWTH_SAMPLES)
                 fresh = _uniforms(self._generator, (target - drawn) * harmonics)
                 rows = np.concatenate([self._rows, fresh.reshape(-1, harmonics)])
                 rows.flags.writeable = False
@@ -121,9 +122,8 @@ def _harmonic_stream(skip_words: int, harmonics: int) -> _HarmonicStream:
 
 
 @lru_cache(maxsize=2)
-def _whole_flow_noise(mel_bins: int) -> Floats:
-    count = mel_bins * FLOW_NOISE_FRAMES
-    noise = _normals(np.random.RandomState(0), count).reshape(mel_bins, FLOW_NOISE_FRAMES)
+def _whole_flow_noise(mel_bins: int, length: int) -> Floats:
+    noise = _normals(np.random.RandomState(0), mel_bins * length).reshape(mel_bins, length)
     noise.flags.writeable = False
     return noise
 

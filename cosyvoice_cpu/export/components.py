@@ -11,8 +11,7 @@ from pathlib import Path
 from cosyvoice_cpu.bundle.manifest import HALF_STORAGE, ComponentName, Shapes
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint
-from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES
-from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.export.f0 import build_excitation, build_f0_predictor, f0_weights
 from cosyvoice_cpu.export.flow_encoder import build_flow_encoder, flow_encoder_weights
 from cosyvoice_cpu.export.flow_estimator import build_flow_estimator, flow_estimator_weights
@@ -58,10 +57,6 @@ class ExportSettings:
     def sizes(self, first: int) -> list[int | None]:
         """The ladder from `first` frames, or the one dynamic size."""
         return [*ladder_sizes(self.max_frames, first)] if self.static else [None]
-
-    def positions(self, sizes: list[int | None]) -> int:
-        """Rows of the rotary table: the top of the ladder, or as many as there is noise for."""
-        return sizes[-1] or FLOW_NOISE_FRAMES
 
     def shapes(self, sizes: list[int | None]) -> Shapes:
         """The manifest's entry for a ladder."""
@@ -118,11 +113,13 @@ def write_flow(
     settings.require("flow_encoder", encoder_errors)
     progress("flow_encoder", 1.0)
 
-    times = solver_times(checkpoint.generation.solver_steps)
+    times = solver_times(time_grid(checkpoint.generation.solver_steps))
     sizes = settings.sizes(2 * GRID_FRAMES)
     stored = write_weights(
         writer.path_for("flow_estimator", WEIGHTS),
-        flow_estimator_weights(network, times, settings.positions(sizes)),
+        flow_estimator_weights(
+            network, times, sizes[-1] or checkpoint.generation.fixed_noise_frames
+        ),
         metadata=config_metadata(config.flow.estimator),
         half=settings.half,
     )

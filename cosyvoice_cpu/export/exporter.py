@@ -9,7 +9,6 @@ from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality, Sour
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint, open_checkpoint
 from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
-from cosyvoice_cpu.decoding.noise import FLOW_NOISE_FRAMES
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
 
 DEFAULT_MAX_SECONDS = 60.0  # the longest prompt (30 s) and half a minute of speech
@@ -48,7 +47,7 @@ def export_checkpoint(
     checkpoint = open_checkpoint(folder, speech_lm=speech_lm, front_end=front_end)
     config = checkpoint.config
     frame_rate = config.token_frame_rate * config.flow.token_mel_ratio
-    limit = FLOW_NOISE_FRAMES / frame_rate
+    limit = checkpoint.generation.fixed_noise_frames / frame_rate
     if not _MIN_SECONDS <= max_seconds <= limit:
         raise UsageError(
             f"--max-seconds {max_seconds:g} is out of range",

@@ -30,8 +30,8 @@ from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 __all__ = ["FrontEndModels", "PreparedSpeaker", "prepare_speaker"]
 
 LONGEST_TRANSCRIPT = 2000  # characters; 30 s hold some 400
-# Speech tokens (of speech, not of pauses) per text id: 7 to 9 on average, 4 when hurried.
-FEWEST_TOKENS_PER_ID, MOST_TOKENS_PER_ID = 3.0, 20.0
+# Seconds (of speech, not of pauses) per text id: 0.28 to 0.36 on average, 0.16 when hurried.
+SHORTEST_ID, LONGEST_ID = 0.12, 0.8
 
 _LINE_BREAK = re.compile(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*")
 
@@ -91,7 +91,8 @@ def prepare_speaker(
         speech_tokenizer_sha256=spec.speech_tokenizer_sha256,
     )
     require_fit(speaker, spec, f"the new speaker {name!r}")
-    if warning := _transcript_warning(len(ids), count * report.seconds_speech / report.seconds):
+    seconds = count / spec.audio.token_rate
+    if warning := _transcript_warning(len(ids), seconds * report.seconds_speech / report.seconds):
         report = replace(report, warnings=(*report.warnings, warning))
     return PreparedSpeaker(speaker, report)
 
@@ -127,11 +128,11 @@ def _check_clip(audio: Floats, rate: int) -> None:
         raise AudioError("the clip holds samples that are not finite", "record it again")
 
 
-def _transcript_warning(ids: int, tokens: float) -> str | None:
+def _transcript_warning(ids: int, seconds: float) -> str | None:
     if not ids:
         return None
-    if tokens / ids < FEWEST_TOKENS_PER_ID:
+    if seconds / ids < SHORTEST_ID:
         return "the transcript seems longer than what is spoken in the clip"
-    if tokens / ids > MOST_TOKENS_PER_ID:
+    if seconds / ids > LONGEST_ID:
         return "the transcript seems shorter than what is spoken in the clip"
     return None

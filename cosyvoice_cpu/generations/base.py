@@ -16,7 +16,6 @@ class SpecialIds:
     sos: int
     eos: int
     task: int
-    fill: int
     stop_first: int
     stop_count: int  # ids V + stop_first .. V + stop_first + stop_count - 1 all stop
     original_banned: int  # the one id that the original bans below the minimum length
@@ -49,6 +48,7 @@ class Generation:
     min_token_text_ratio: float
     max_token_text_ratio: float
     solver_steps: int
+    fixed_noise_frames: int  # mel frames of the flow's fixed noise, prompt included
     vocoder_lookahead_frames: int  # f0 and conv_pre together, plus the frame cut after the iSTFT
     f0_lookahead_frames: int  # of these, what the f0 predictor takes
     components: Mapping[ComponentName, ComponentSpec]  # the networks, in the pipeline's order

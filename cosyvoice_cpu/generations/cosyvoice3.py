@@ -45,9 +45,7 @@ COSYVOICE3 = Generation(
     text_folder="CosyVoice-BlankEN",
     speaker_encoder_file="campplus.onnx",
     speech_tokenizer_file="speech_tokenizer_v3.onnx",
-    special_ids=SpecialIds(
-        sos=0, eos=1, task=2, fill=3, stop_first=0, stop_count=200, original_banned=0
-    ),
+    special_ids=SpecialIds(sos=0, eos=1, task=2, stop_first=0, stop_count=200, original_banned=0),
     speech_table_extra_rows=200,
     special_tokens=(
         *_CONTROL,
@@ -63,6 +61,7 @@ COSYVOICE3 = Generation(
     min_token_text_ratio=2.0,
     max_token_text_ratio=20.0,
     solver_steps=10,
+    fixed_noise_frames=50 * 300,  # cosyvoice/flow/flow_matching.py, CausalConditionalCFM
     vocoder_lookahead_frames=8,
     f0_lookahead_frames=3,  # cosyvoice/hifigan/f0_predictor.py, CausalConvRNNF0Predictor
     components=COMPONENTS,

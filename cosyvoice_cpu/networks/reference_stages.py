@@ -184,9 +184,15 @@ class ReferenceStages(ComposedStages):
         return _array(self.vocoder(*batch, finalize=finalize)[0])
 
     def _noise(self, frames: int) -> Tensor:
-        samples = frames * self.config.vocoder.samples_per_frame
-        skip, harmonics = self.synthesis.harmonic_noise_skip, self.synthesis.harmonics
-        return _tensor(harmonic_noise(samples, skip, harmonics))
+        synthesis, hop = self.synthesis, self.audio.samples_per_frame
+        return _tensor(
+            harmonic_noise(
+                frames * hop,
+                synthesis.harmonic_noise_skip,
+                synthesis.harmonics,
+                synthesis.max_frames * hop,
+            )
+        )
 
     def _refuse_short(self, mel: Floats, finalize: bool) -> None:
         least = 1 if finalize else self.synthesis.vocoder_lookahead_frames + 1

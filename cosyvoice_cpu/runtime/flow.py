@@ -53,7 +53,7 @@ class FlowEstimatorStage:
     def __init__(self, graphs: ComponentGraphs, synthesis: Synthesis) -> None:
         """Graphs open when first needed."""
         self._graphs = graphs
-        self._times = solver_times(synthesis.solver_steps)
+        self._times = solver_times(synthesis.solver.grid)
 
     def velocity(
         self,

@@ -46,6 +46,7 @@ class VocoderStage:
             len(f0) * self._samples_per_frame,
             self._synthesis.harmonic_noise_skip,
             self._synthesis.harmonics,
+            self._synthesis.max_frames * self._samples_per_frame,
         )
         (source,) = self._source_spec.results(self._source.run(self._source_spec.feed(f0, noise)))
         return source

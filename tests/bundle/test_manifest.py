@@ -77,10 +77,10 @@ def test_white_space_between_values_does_not_matter(good: bytes, indent: int | N
 
 
 def test_a_newer_format_asks_for_an_update_even_if_its_fields_are_unknown() -> None:
-    text = b'{"format": "cosyvoice-cpu-bundle", "format_version": 2, "new": {}}'
+    text = b'{"format": "cosyvoice-cpu-bundle", "format_version": 3, "new": {}}'
     with pytest.raises(ManifestError) as refused:
         parse_manifest(text, NAME)
-    assert refused.value.what == f"{NAME}: format_version is 2, this cosyvoice-cpu reads 1"
+    assert refused.value.what == f"{NAME}: format_version is 3, this cosyvoice-cpu reads 2"
     assert refused.value.hint == "update cosyvoice-cpu"
 
 
@@ -117,8 +117,8 @@ def test_a_newer_format_asks_for_an_update_even_if_its_fields_are_unknown() -> N
         ),
         (
             "components.vocoder.engine",
-            "pickle",
-            "Invalid enum value 'pickle' - at `$.components.vocoder.engine`",
+            "ONNX Runtime",
+            None,
         ),
         (
             "components.vocoder.shapes.sizes",
@@ -136,9 +136,9 @@ def test_a_newer_format_asks_for_an_update_even_if_its_fields_are_unknown() -> N
             "unit is `none` if and only if kind is `none` - at `$.components.vocoder.shapes.unit`",
         ),
         (
-            "synthesis.special_ids.eos",
+            "synthesis.special_ids.task",
             1,
-            "1 is a speech id (below speech_vocabulary 6561) - at `$.synthesis.special_ids.eos`",
+            "1 is a speech id (below speech_vocabulary 6561) - at `$.synthesis.special_ids.task`",
         ),
         (
             "synthesis.silent_tokens.2",
@@ -152,6 +152,33 @@ def test_a_newer_format_asks_for_an_update_even_if_its_fields_are_unknown() -> N
             "the maximum is below min_token_text_ratio - at `$.synthesis.max_token_text_ratio`",
         ),
         ("synthesis.mel.fmax", 0.0, None),
+        (
+            "audio.mel_frames_per_token",
+            1.7227,
+            "the rates make 557.265 samples a mel frame, synthesis.mel.hop is 480"
+            " - at `$.audio.mel_frames_per_token`",
+        ),
+        (
+            "synthesis.solver_presets",
+            {},
+            "there is no preset `default` - at `$.synthesis.solver_presets`",
+        ),
+        (
+            "synthesis.solver_presets.default.steps",
+            9,
+            "9 steps need 10 times - at `$.synthesis.solver_presets.default.grid`",
+        ),
+        (
+            "synthesis.solver_presets.default.grid.3",
+            0.9,
+            "the times do not ascend from 0 to 1 - at `$.synthesis.solver_presets.default.grid`",
+        ),
+        (
+            "synthesis.solver_presets.default.guidance_range",
+            [1.0, 0.0],
+            "the range ends before it begins"
+            " - at `$.synthesis.solver_presets.default.guidance_range`",
+        ),
         ("synthesis.mel.win", 2048, "the window is longer than n_fft - at `$.synthesis.mel.win`"),
         (
             "synthesis.sampling.top_p",
@@ -251,12 +278,12 @@ def test_a_number_that_json_can_not_hold_is_not_written(good: bytes) -> None:
 
 
 def test_a_value_out_of_range_is_not_written(good: bytes) -> None:
-    synthesis = msgspec.structs.replace(SYNTHESIS, solver_steps=0)
+    synthesis = msgspec.structs.replace(SYNTHESIS, silent_run_limit=-1)
     broken = msgspec.structs.replace(parse_manifest(good, NAME), synthesis=synthesis)
     with pytest.raises(ManifestError) as refused:
         dump_manifest(broken)
     assert refused.value.what == (
-        "manifest.json: Expected `int` >= 1 - at `$.synthesis.solver_steps`"
+        "manifest.json: Expected `int` >= 0 - at `$.synthesis.silent_run_limit`"
     )
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from support.places import DATA
 
 from cosyvoice_cpu.checkpoint.cosyvoice3 import read_config
@@ -16,10 +17,10 @@ from cosyvoice_cpu.errors import CheckpointError
 GOLDEN = DATA / "golden"
 ODD = replace(  # no two sizes alike
     TINY,
-    sampling=replace(TINY.sampling, top_p=0.7, top_k=9, win_size=5, tau_r=0.3),
+    sampling=structs.replace(TINY.sampling, top_p=0.7, top_k=9, win_size=5, tau_r=0.3),
     speech_lm=replace(TINY.speech_lm, rope_theta=5000.0, rms_norm_eps=1e-5, num_layers=5),
     vocoder=replace(TINY.vocoder, nb_harmonics=6, nsf_alpha=0.2, f0_channels=72, lrelu_slope=0.2),
-    mel=replace(TINY.mel, fmin=20.0, fmax=8000.0),
+    mel=structs.replace(TINY.mel, fmin=20.0, fmax=8000.0),
 )
 
 

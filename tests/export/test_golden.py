@@ -76,7 +76,7 @@ def test_bundle_mu_and_speaker_are_the_originals(stages: Stages, finalize: bool)
 def test_bundle_velocity_of_the_first_step_is_the_originals(stages: Stages) -> None:
     condition = stages.flow_condition(ids("flow_token"), **FLOW_PROMPT)
     bins, frames = condition["mu"].shape
-    x = flow_noise(frames, bins)
+    x = flow_noise(frames, bins, 15000)
     got = stages.flow_velocity(
         np.stack([x, x]),
         np.ones((2, 1, frames), np.float32),

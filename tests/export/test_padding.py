@@ -7,7 +7,7 @@ import pytest
 from support.networks_golden import CHECKPOINT, relative_error
 from support.networks_golden import stages as reference
 
-from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.export.exporter import export_checkpoint
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -40,7 +40,7 @@ def test_velocity_around_every_step_of_the_ladder_is_torchs(
         x, mu, cond = (rng.standard_normal((2, 80, frames)).astype(np.float32) for _ in range(3))
         speaker = rng.standard_normal((2, 80)).astype(np.float32)
         mask = np.ones((2, 1, frames), np.float32)
-        t = np.full(2, solver_times(10)[step % 10], np.float32)
+        t = np.full(2, solver_times(time_grid(10))[step % 10], np.float32)
         got = bundle.flow_velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
         want = reference().flow_velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
         assert relative_error(got, want) <= 1e-4, frames
@@ -67,7 +67,7 @@ def test_rows_of_different_lengths_in_one_call_are_torchs(bundle: BundleStages) 
     speaker = rng.standard_normal((3, 80)).astype(np.float32)
     mask = np.ones((3, 1, 120), np.float32)
     mask[1, :, 70:] = 0
-    t = solver_times(10)[[4, 4, 7]]
+    t = solver_times(time_grid(10))[[4, 4, 7]]
     got = bundle.flow_velocity(x, mask, mu, t, speaker, cond)
     want = reference().flow_velocity(x, mask, mu, t, speaker, cond)
     frames = np.broadcast_to(mask > 0, got.shape)

@@ -15,11 +15,13 @@ from cosyvoice_cpu.bundle.manifest import (
     Quality,
     Sampling,
     Shapes,
+    SolverPreset,
     Source,
     SourceFile,
     SpeechIds,
     Synthesis,
 )
+from cosyvoice_cpu.decoding.solver import time_grid
 from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 
 WEIGHTS = bytes(range(64))
@@ -28,9 +30,7 @@ SYNTHESIS = Synthesis(
     speech_vocabulary=6561,
     special_ids=SpeechIds(
         sos=6561,
-        eos=6562,
         task=6563,
-        fill=6564,
         stop_first=6561,
         stop_count=200,
         original_banned=6561,
@@ -40,8 +40,14 @@ SYNTHESIS = Synthesis(
     min_token_text_ratio=2.0,
     max_token_text_ratio=20.0,
     sampling=Sampling(top_p=0.8, top_k=25, win_size=10, tau_r=0.1),
-    solver_steps=10,
-    cfg_rate=0.7,
+    solver_presets={
+        "default": SolverPreset(
+            steps=10,
+            grid=[float(t) for t in time_grid(10)],
+            guidance_rate=0.7,
+            guidance_range=(0.0, 1.0),
+        )
+    },
     pre_lookahead_tokens=3,
     chunk_frames=50,
     max_frames=15000,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support.table_stages import GENERATION, Anna
 
+from cosyvoice_cpu.decoding.solver import cosine_preset
 from cosyvoice_cpu.errors import SpeakerError, UsageError
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 from cosyvoice_cpu.synthesis.audio import join
@@ -64,7 +65,10 @@ def synthesizer(stages, reference, tokenizer):
             return Anna()
         raise SpeakerError(f"no speaker {name!r}", "speakers: anna")
 
-    stages.synthesis = msgspec.structs.replace(reference.synthesis, solver_steps=2)
+    stages.synthesis = msgspec.structs.replace(
+        reference.synthesis,
+        solver_presets={"default": cosine_preset(reference.synthesis.solver, 2)},
+    )
     return Synthesizer(stages, tokenizer.encode, find, str.upper)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.errors import CosyVoiceError
 from cosyvoice_cpu.evaluation.bench.engines import Engine, EngineSpec, UnavailableError, load_engine
 from cosyvoice_cpu.evaluation.bench.workload import (
@@ -149,14 +149,17 @@ class Worker:
     def _velocities(self, workload: Workload, steps: int) -> float:
         """Seconds of the first `steps` solver steps; the time does not depend on the values."""
         frames = workload.frames
-        noise = flow_noise(frames)
+        synthesis = self._engine.stages.synthesis
+        noise = flow_noise(frames, synthesis.mel.num_mels, synthesis.max_frames)
         pair = np.stack([noise, noise])  # [2, 80, T], the guided batch
         mask = np.ones((2, 1, frames), np.float32)
         speaker = np.ones((2, noise.shape[0]), np.float32)
         started = time.perf_counter()
         with self._computing("flow"):
             for step in range(steps):
-                t = np.full(2, solver_times(SOLVER_STEPS)[step % SOLVER_STEPS], np.float32)
+                t = np.full(
+                    2, solver_times(time_grid(SOLVER_STEPS))[step % SOLVER_STEPS], np.float32
+                )
                 self._engine.stages.flow_velocity(pair, mask, pair, t, speaker, pair)
         return time.perf_counter() - started
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.graph import Recording
@@ -65,11 +65,11 @@ def _speak(stages: BundleStages, workload: Workload) -> None:
     """Every graph twice, the second time as recorded; the speech LM also token by token."""
     inputs = workload.inputs
     frames = workload.frames
-    noise = flow_noise(frames)
+    noise = flow_noise(frames, stages.synthesis.mel.num_mels, stages.synthesis.max_frames)
     pair = np.stack([noise, noise])  # [2, 80, T]
     mask = np.ones((2, 1, frames), np.float32)
     speaker = np.ones((2, noise.shape[0]), np.float32)
-    t = np.full(2, solver_times(SOLVER_STEPS)[0], np.float32)
+    t = np.full(2, solver_times(time_grid(SOLVER_STEPS))[0], np.float32)
     mel = np.full((noise.shape[0], frames - len(inputs.prompt_mel)), -5.0, np.float32)
     for _ in range(2):
         session = stages.speech_lm_session()

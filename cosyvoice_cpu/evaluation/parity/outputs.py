@@ -22,7 +22,7 @@ import numpy as np
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.evaluation.distances import spectrum_difference_db, sqnr_db
 from cosyvoice_cpu.stage_api import FlowCondition, Stages
 from cosyvoice_cpu.utterances import Utterance
@@ -100,11 +100,11 @@ class Outputs:
         }
         speaker = np.stack([condition["speaker"], np.zeros_like(condition["speaker"])])
         bins, frames = condition["mu"].shape
-        noise = flow_noise(frames, bins)
+        noise = flow_noise(frames, bins, self._stages.synthesis.max_frames)
         mel = np.concatenate([self._item.prompt_mel.T, self._given.mel], axis=1)  # [80, T]
         results = []
         for step in sorted({min(step, self._steps - 1) for step in _PROBED_STEPS}):
-            t = solver_times(self._steps)[step]
+            t = solver_times(time_grid(self._steps))[step]
             x = ((1 - t) * noise + t * mel).astype(np.float32)
             results.append(
                 self._stages.flow_velocity(

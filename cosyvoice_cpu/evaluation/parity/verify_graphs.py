@@ -78,7 +78,7 @@ def _wrong_sizes(
     audio = bundle.manifest.audio
     unit = 1
     if sized_input == "source":  # samples of one mel frame
-        unit = round(audio.sample_rate / (audio.token_rate * audio.mel_frames_per_token))
+        unit = audio.samples_per_frame
     problems = []
     for file in files:
         shape = opened[file].get(sized_input, [])

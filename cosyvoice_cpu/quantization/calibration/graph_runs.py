@@ -148,10 +148,9 @@ class ComponentRunner:
         synthesis = manifest.synthesis
         solve(
             velocity,
-            flow_noise(frames, bins),
+            flow_noise(frames, bins, synthesis.max_frames),
             **condition,
-            cfg_rate=synthesis.cfg_rate,
-            steps=synthesis.solver_steps,
+            preset=synthesis.solver,
         )
         yield from calls
 

@@ -229,7 +229,7 @@ def _item(stages: BundleStages, pair: Pair) -> Utterance:
             "give clips of at least a second",
         )
     synthesis = manifest.synthesis
-    frames = round(prompt * manifest.audio.mel_frames_per_token)
+    frames = manifest.audio.frames_of(prompt)
     return Utterance(
         name=pair.audio.name,
         prompt_text_ids=tokenizer.encode(synthesis.system_prefix + synthesis.end_of_prompt),
