@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.evaluation.parity.outputs import GATE_MEASURES, Outputs
+from cosyvoice_cpu.generations import generation_named
 from cosyvoice_cpu.quantization.calibration.pairs import calibration_items
-from cosyvoice_cpu.quantization.fx.engine import TorchStages
 from cosyvoice_cpu.quantization.search.timing import speedup_of
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.utterances import Utterance
@@ -45,7 +45,7 @@ class Speed:
 
 
 def agreements(
-    reference: BundleStages, sides: tuple[BundleStages, TorchStages], items: Sequence[Utterance]
+    reference: BundleStages, sides: tuple[BundleStages, BundleStages], items: Sequence[Utterance]
 ) -> list[Agreement]:
     """Measures of the components that were quantized with calibrated ranges."""
     steps = reference.manifest.synthesis.solver_steps
@@ -72,7 +72,7 @@ def agreements(
 
 
 def speeds(
-    reference: BundleStages, sides: tuple[BundleStages, TorchStages], item: Utterance
+    reference: BundleStages, sides: tuple[BundleStages, BundleStages], item: Utterance
 ) -> list[Speed]:
     """One call for each component, all engines taking turns in pairs."""
     return [
@@ -97,9 +97,12 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=4)
     options = parser.parse_args()
     reference = BundleStages.load(options.float32, options.threads)
+    networks = generation_named(reference.manifest.generation).components
     sides = (
         BundleStages.load(options.quantized, options.threads),
-        TorchStages.load(options.quantized, options.threads),
+        BundleStages.load(
+            options.quantized, options.threads, engines=dict.fromkeys(networks, "torch")
+        ),
     )
     held_out = calibration_items(reference, None, lambda done: None).held_out
     items = held_out[: options.items]

@@ -27,7 +27,10 @@ from cosyvoice_cpu.generations import GraphSpec, TensorSpec, generation_named
 from cosyvoice_cpu.generations.components import Arrays, ComponentSpec
 
 # Name in the manifest to module:attribute of its `Engine`, imported when it is first asked for.
-ENGINES = {"onnxruntime": "cosyvoice_cpu.runtime.onnxruntime_engine:ENGINE"}
+ENGINES = {
+    "onnxruntime": "cosyvoice_cpu.runtime.onnxruntime_engine:ENGINE",
+    "torch": "cosyvoice_cpu.networks.torch_engine:ENGINE",  # needs the extra `export`
+}
 
 
 class BoundGraph(Protocol):

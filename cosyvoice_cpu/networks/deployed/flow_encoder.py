@@ -22,6 +22,7 @@ class FlowEncoder(nn.Module):
 
     config_type = FlowConfig
     leaves: ClassVar[tuple[type[nn.Module], ...]] = ()
+    tables: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: FlowConfig) -> None:
         super().__init__()

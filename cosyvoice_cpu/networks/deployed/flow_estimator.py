@@ -60,6 +60,7 @@ class FlowEstimator(nn.Module):
 
     config_type = EstimatorConfig
     leaves: ClassVar[tuple[type[nn.Module], ...]] = (FrameMask, FrameAttention)
+    tables: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, config: EstimatorConfig, *, steps: int, positions: int, chunked: bool = False
@@ -121,13 +122,15 @@ class FlowEstimator(nn.Module):
         return out
 
     def graph(self, variant: str) -> nn.Module:
-        """The module of a graph: "full", or "chunked" for streaming, on the same tensors."""
+        """The module of a graph: "full", or "chunked" for streaming, on the same layers."""
         chunked = {"full": False, "chunked": True}[variant]
         if chunked == (self.mask.chunk is not None):
             return self
-        tensors = self.state_dict()
-        other = type(self).blank(self.config, tensors, chunked=chunked)
-        other.load_state_dict(tensors, assign=True)
+        other = type(self).blank(self.config, self.state_dict(), chunked=chunked)
+        for name, child in self.named_children():  # as they are, integer layers too
+            if child is not self.mask:
+                setattr(other, name, child)
+        other.modulation = self.modulation
         return other
 
     @classmethod

@@ -93,14 +93,13 @@ class SpeechLM(nn.Module):
 
     config_type = SpeechLMConfig
     leaves: ClassVar[tuple[type[nn.Module], ...]] = (CachedAttention,)
+    tables: ClassVar[tuple[str, ...]] = ("text_embedding", "speech_embedding")
 
     def __init__(self, config: SpeechLMConfig) -> None:
         super().__init__()
         self.config = config
-        for name, rows in (
-            ("text_embedding", config.text_vocab_size),
-            ("speech_embedding", config.speech_table_rows),
-        ):
+        sizes = (config.text_vocab_size, config.speech_table_rows)
+        for name, rows in zip(self.tables, sizes, strict=True):
             table = torch.empty(rows, config.hidden_size)
             self.register_parameter(name, nn.Parameter(table, requires_grad=False))
         self.rotary = RotaryTable(config.head_dim, MAX_POSITIONS)

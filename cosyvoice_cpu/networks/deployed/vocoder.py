@@ -72,6 +72,7 @@ class Vocoder(nn.Module):
 
     config_type = VocoderConfig
     leaves: ClassVar[tuple[type[nn.Module], ...]] = (Spectrum, Waveform)
+    tables: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: VocoderConfig) -> None:
         super().__init__()

@@ -5,8 +5,7 @@ A product is two nodes: `QuantizeLinear` with the calibrated scale and zero poin
 result is float32: quantizing outputs as well would round twice what the next float operation reads.
 A convolution is `ConvInteger` and what makes floats of its sums.
 
-Stored beside the weight `X.weight`: `.scale` float32 [N], `.input_scale` float32 [],
-`.input_zero_point` uint8 [].
+`bundle.integer_weights` says how this is stored.
 """
 
 from __future__ import annotations
@@ -19,14 +18,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.integer_weights import INPUT_SCALE, INPUT_ZERO_POINT, SCALE
 from cosyvoice_cpu.export.graph import MICROSOFT
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.quantization.kernels.integers import quantize_by
 from cosyvoice_cpu.quantization.kernels.parameters import LayerParameters
 
-SCALE = ".scale"
-INPUT_SCALE = ".input_scale"
-INPUT_ZERO_POINT = ".input_zero_point"
 _CONVOLUTION_AXES = 3  # [out, in, kernel]; a product's weight is [in, out]
 
 

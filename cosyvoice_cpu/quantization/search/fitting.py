@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from cosyvoice_cpu.bundle.reader import Bundle
+from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.progress import Progress, share_of
 from cosyvoice_cpu.quantization.calibration.activations import by_layer, record_activations
 from cosyvoice_cpu.quantization.calibration.graph_runs import graph_for
@@ -125,7 +126,13 @@ def _calibration(plan: ComponentPlan, activations: Activations, inputs: Inputs) 
     layers = plan.calibrated_layers
 
     def compute() -> Arrays:
-        from cosyvoice_cpu.quantization.fx.calibrate import calibrate  # torch
+        try:
+            from cosyvoice_cpu.quantization.calibration.fx_calibration import calibrate
+        except ImportError as error:
+            raise MissingExtraError(
+                f"a recipe with fixed activation ranges needs {error.name}",
+                'install it with: pip install "cosyvoice-cpu[export]"',
+            ) from error
 
         found = calibrate(
             inputs.source,

@@ -1,4 +1,4 @@
-"""The FX path: traceable networks, what observers find, and the integers that follow from it."""
+"""The FX path: deployed networks, what observers find, and the integers that follow from it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ from support.quantization_examples import float_bundle, int8_bundle
 from torch import nn
 
 import cosyvoice_cpu
+from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.distances import sqnr_db
 from cosyvoice_cpu.evaluation.parity.outputs import Outputs
 from cosyvoice_cpu.export.weights import read_weights
-from cosyvoice_cpu.quantization.fx.calibrate import calibrate
-from cosyvoice_cpu.quantization.fx.engine import NETWORKS, TorchStages, load_network
-from cosyvoice_cpu.quantization.fx.layers import Int8Convolution, Int8Linear
-from cosyvoice_cpu.quantization.fx.observe import observe
+from cosyvoice_cpu.generations.components import WEIGHTS_FILE
+from cosyvoice_cpu.networks.int8_layers import Int8Convolution, Int8Linear
+from cosyvoice_cpu.networks.torch_engine import load_network
+from cosyvoice_cpu.quantization.calibration.fx_calibration import (
+    OBSERVED_GRAPHS,
+    calibrate,
+    engine_on,
+    stored_tensors,
+)
+from cosyvoice_cpu.quantization.calibration.fx_observers import observe
 from cosyvoice_cpu.quantization.kernels.integers import quantize_columns
 from cosyvoice_cpu.quantization.kernels.parameters import LayerParameters
 from cosyvoice_cpu.quantization.kernels.static import pack_static
 from cosyvoice_cpu.quantization.recipes.recipe import Activations
-from cosyvoice_cpu.quantization.search.candidate import WEIGHTS
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.utterances import Utterance, random_utterances
 
@@ -66,17 +72,30 @@ def onnx_outputs() -> Outputs:
     return Outputs(stages, item(), stages.manifest.synthesis.solver_steps)
 
 
-def outputs_of(stages: TorchStages) -> Outputs:
+TORCH = dict.fromkeys(OBSERVED_GRAPHS, "torch")
+
+
+def stages_on(name: ComponentName, network: nn.Module) -> BundleStages:
+    """A component on `network`, everything else on ONNX Runtime."""
+    return BundleStages(bundle(), 1, engines={name: engine_on(network, OBSERVED_GRAPHS[name])})
+
+
+def outputs_of(stages: BundleStages) -> Outputs:
     return Outputs(stages, item(), stages.manifest.synthesis.solver_steps, onnx_outputs())
 
 
 @cache
 def torch_outputs() -> Outputs:
-    return outputs_of(TorchStages.load(float_bundle()))
+    return outputs_of(BundleStages(bundle(), 1, engines=TORCH))
 
 
 def layers_in(network: nn.Module) -> list[str]:
-    return [n for n, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv1d)]
+    """Those of the graph that is observed; f0 predictor and excitation are graphs of their own."""
+    return [
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv1d) and name.split(".")[0] not in ("f0", "source")
+    ]
 
 
 def test_one_module_imports_torch_ao_quantization() -> None:
@@ -89,7 +108,7 @@ def test_one_module_imports_torch_ao_quantization() -> None:
                 names = [alias.name for alias in node.names]
             if any(name.startswith(("torch.ao", "torch.quantization")) for name in names):
                 importers.append(path.relative_to(root).as_posix())
-    assert set(importers) == {"quantization/fx/observe.py"}
+    assert set(importers) == {"quantization/calibration/fx_observers.py"}
 
 
 @pytest.mark.parametrize(("output", "bound"), PARITY.items())
@@ -101,14 +120,14 @@ def test_the_torch_engine_equals_onnx_runtime_in_float32(output: str, bound: flo
 
 def test_greedy_tokens_of_both_engines_are_the_same() -> None:
     text = ids("lm_text_ids")
-    engines = BundleStages(bundle(), 1), TorchStages.load(float_bundle())
+    engines = BundleStages(bundle(), 1), BundleStages(bundle(), 1, engines=TORCH)
     tokens = [e.generate_speech_tokens(text, sampler="greedy", max_tokens=30) for e in engines]
     assert tokens[0] == tokens[1]
     assert tokens[0]
 
 
 def test_a_velocity_under_padding_is_the_unpadded_one() -> None:
-    stages = TorchStages.load(float_bundle())
+    stages = BundleStages(bundle(), 1, engines=TORCH)
     rng = np.random.default_rng(0)
     x, mu, cond = (rng.standard_normal((2, 80, 70)).astype(np.float32) for _ in range(3))
     speaker, t = rng.standard_normal((2, 80)).astype(np.float32), np.zeros(2, np.float32)
@@ -122,26 +141,26 @@ def test_a_velocity_under_padding_is_the_unpadded_one() -> None:
     assert not whole[1, :, 50:].any()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_the_torch_engine_computes_what_fx_converts(name: str) -> None:
+@pytest.mark.parametrize("name", OBSERVED_GRAPHS)
+def test_the_torch_engine_computes_what_fx_converts(name: ComponentName) -> None:
     """Integers and scales carried over by hand, against FX's own rounding of the same network."""
-    network = load_network(bundle(), name)  # type: ignore[arg-type]
+    network = load_network(bundle(), name)
     layers = layers_in(network)
     assert layers
 
-    def play(observed: nn.Module) -> None:
-        stages = TorchStages(bundle(), 1, {name: observed})  # type: ignore[dict-item]
-        assert np.isfinite(getattr(outputs_of(stages), OUTPUT[name])).all()
+    def run(observed: nn.Module) -> None:
+        outputs = outputs_of(stages_on(name, observed))
+        assert np.isfinite(getattr(outputs, OUTPUT[name])).all()
 
-    found, converted = observe(network, NETWORKS[name][0].opaque, layers, Activations(), play)  # type: ignore[index]
-    weights = read_weights(bundle().file(name, WEIGHTS))  # type: ignore[arg-type]
+    found, converted = observe(network, network.leaves, layers, Activations(), run)
+    weights = read_weights(bundle().file(name, WEIGHTS_FILE))
     for layer in layers:
         weights |= pack_static(f"{layer}.weight", weights[f"{layer}.weight"], found[layer])
-    by_hand = load_network(bundle(), name, weights)  # type: ignore[arg-type]
+    by_hand = load_network(bundle(), name, stored_tensors(weights))
     kinds = {type(by_hand.get_submodule(layer)) for layer in layers}
     assert kinds <= {Int8Linear, Int8Convolution}
     got, want = (
-        getattr(outputs_of(TorchStages(bundle(), 1, {name: network})), OUTPUT[name])  # type: ignore[dict-item]
+        getattr(outputs_of(stages_on(name, network)), OUTPUT[name])
         for network in (by_hand, converted)
     )
     agreement, quality = sqnr_db(got, want), sqnr_db(got, getattr(onnx_outputs(), OUTPUT[name]))
@@ -224,4 +243,4 @@ def test_a_layer_that_is_no_module_is_refused() -> None:
 
 def test_a_kernel_that_torch_does_not_run_is_refused() -> None:
     with pytest.raises(UsageError, match=r"layers\.0\.qkv is stored as uint8, which the torch"):
-        TorchStages.load(int8_bundle())
+        load_network(open_bundle(int8_bundle()), "speech_lm")

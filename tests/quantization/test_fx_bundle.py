@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -22,17 +23,16 @@ from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.distances import sqnr_db
 from cosyvoice_cpu.evaluation.parity.outputs import Outputs
 from cosyvoice_cpu.quantization import QualityRefusedError
-from cosyvoice_cpu.quantization.fx.engine import TorchStages
 from cosyvoice_cpu.quantization.gate.accuracy import gate
 from cosyvoice_cpu.quantization.kernels.parameters import CalibrationReport
 from cosyvoice_cpu.quantization.recipes.recipe import load_recipe, parse_recipe
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.utterances import random_utterances
 from tools.compare_engines import agreements, speeds
 
 FX = "fx-int8"
 CALIBRATED = ("speech_lm", "flow_estimator")
+NETWORKS = ("speech_lm", "flow_encoder", "flow_estimator", "vocoder")
 
 
 @cache
@@ -48,11 +48,16 @@ def naive_bundle() -> Path:
     return path
 
 
+def on_torch(bundle: Path) -> BundleStages:
+    """All networks of a bundle on the torch engine."""
+    return BundleStages.load(bundle, engines=dict.fromkeys(NETWORKS, "torch"))
+
+
 @cache
-def outputs(bundle: Path, engine: type[BundleStages]) -> Outputs:
+def outputs(bundle: Path, load: Callable[[Path], BundleStages] = BundleStages.load) -> Outputs:
     """All sides are given what the float32 bundle makes on the way."""
-    reference = None if bundle == float_bundle() else outputs(float_bundle(), BundleStages)
-    stages: Stages = engine.load(bundle)
+    reference = None if bundle == float_bundle() else outputs(float_bundle())
+    stages = load(bundle)
     manifest = open_bundle(bundle).manifest
     item = random_utterances(manifest, seed=5)[0]
     return Outputs(stages, item, manifest.synthesis.solver_steps, reference)
@@ -73,9 +78,9 @@ def test_both_engines_agree_within_rounding(output: str, least: float) -> None:
 
     One such value moves the values behind it a little, which brings some of these over an edge.
     """
-    want = getattr(outputs(float_bundle(), BundleStages), output)
-    onnx_side = getattr(outputs(int8_bundle(FX), BundleStages), output)
-    torch_side = getattr(outputs(int8_bundle(FX), TorchStages), output)
+    want = getattr(outputs(float_bundle()), output)
+    onnx_side = getattr(outputs(int8_bundle(FX)), output)
+    torch_side = getattr(outputs(int8_bundle(FX), on_torch), output)
     agreement, quality = sqnr_db(torch_side, onnx_side), sqnr_db(onnx_side, want)
     print(output, agreement, quality, sqnr_db(torch_side, want))
     assert agreement > quality + least
@@ -84,15 +89,15 @@ def test_both_engines_agree_within_rounding(output: str, least: float) -> None:
 
 @pytest.mark.parametrize("output", ["mu", "speaker", "vocoded"])
 def test_integer_convolutions_agree_in_both_engines(output: str) -> None:
-    onnx_side = getattr(outputs(naive_bundle(), BundleStages), output)
-    torch_side = getattr(outputs(naive_bundle(), TorchStages), output)
-    quality = sqnr_db(onnx_side, getattr(outputs(float_bundle(), BundleStages), output))
+    onnx_side = getattr(outputs(naive_bundle()), output)
+    torch_side = getattr(outputs(naive_bundle(), on_torch), output)
+    quality = sqnr_db(onnx_side, getattr(outputs(float_bundle()), output))
     print(output, sqnr_db(torch_side, onnx_side), quality)
     assert sqnr_db(torch_side, onnx_side) > quality + 10
 
 
 def test_the_torch_engine_speaks_in_int8() -> None:
-    stages = TorchStages.load(int8_bundle(FX))
+    stages = on_torch(int8_bundle(FX))
     tokens = stages.generate_speech_tokens(ids("lm_text_ids"), max_tokens=20)
     item = random_utterances(stages.manifest)[0]
     prompt = {
@@ -106,7 +111,7 @@ def test_the_torch_engine_speaks_in_int8() -> None:
 
 
 def test_the_gate_judges_the_torch_engine_as_any_other() -> None:
-    sides = BundleStages.load(float_bundle()), TorchStages.load(int8_bundle(FX))
+    sides = BundleStages.load(float_bundle()), on_torch(int8_bundle(FX))
     limits = {name: part.limits for name, part in load_recipe(FX).components.items()}
     items = random_utterances(sides[0].manifest)
     results = gate(*sides, items, limits, sides[0].manifest.synthesis.solver_steps)
@@ -115,7 +120,7 @@ def test_the_gate_judges_the_torch_engine_as_any_other() -> None:
 
 def test_the_engines_of_one_bundle_are_compared_in_quality_and_speed() -> None:
     reference = BundleStages.load(float_bundle())
-    sides = BundleStages.load(int8_bundle(FX)), TorchStages.load(int8_bundle(FX))
+    sides = BundleStages.load(int8_bundle(FX)), on_torch(int8_bundle(FX))
     items = random_utterances(reference.manifest)
     rows = agreements(reference, sides, items)
     limits = {name: part.limits for name, part in load_recipe(FX).components.items()}

@@ -41,6 +41,10 @@ from cosyvoice_cpu.quantization.recipes.recipe import Activations
 METHOD = f"torch.ao.quantization, FX mode, torch {torch.__version__}"
 
 
+class UncalledLayerError(LookupError):
+    """The network does not call this layer, its only argument, so nothing enters it."""
+
+
 class PercentileObserver(HistogramObserver):
     """A range that leaves out the outermost values, the same share on either side."""
 
@@ -68,16 +72,17 @@ _OBSERVERS: dict[ObserverName, type[nn.Module]] = {
 
 def observe(
     network: nn.Module,
-    opaque: Collection[type[nn.Module]],
+    leaves: Collection[type[nn.Module]],
     layers: Collection[str],
     settings: Activations,
-    play: Callable[[nn.Module], None],
+    run: Callable[[nn.Module], None],
 ) -> tuple[dict[str, LayerParameters], nn.Module]:
     """Parameters of `layers`, and the network that FX converts with them.
 
-    `play` runs the network it is given on all that the observers shall see. `opaque` modules are
-    called, not traced. The converted network computes in float32 on rounded values; weights are
-    shared with `network` where they stay float32.
+    `run` runs the network it is given on all that the observers shall see. Modules of the classes
+    `leaves` are called, not traced. The converted network computes in float32 on rounded values;
+    weights are shared with `network` where they stay float32.
+    Raises: UncalledLayerError.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecation of the whole API, and of its inner workings
@@ -86,13 +91,13 @@ def observe(
             _qconfigs(layers, settings),
             (),
             prepare_custom_config=PrepareCustomConfig().set_non_traceable_module_classes(
-                list(opaque)
+                list(leaves)
             ),
             backend_config=_backend(),
         )
         inputs = _keep_input_observers(prepared, layers)
         with torch.no_grad():
-            play(prepared)
+            run(prepared)
         seen = {
             layer: (float(observer.min_val), float(observer.max_val))  # type: ignore[arg-type]
             for layer, observer in inputs.items()
@@ -143,6 +148,8 @@ def _keep_input_observers(
 ) -> dict[str, nn.Module]:
     """Take out what observes outputs only; the observers of the inputs by layer."""
     calls = {node.target: node for node in prepared.graph.nodes if node.op == "call_module"}
+    if uncalled := [layer for layer in layers if layer not in calls]:
+        raise UncalledLayerError(uncalled[0])
     inputs = {layer: calls[layer].args[0] for layer in layers}
     for layer in layers:
         for user in list(calls[layer].users):
