@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosyvoice_cpu.checkpoint.yaml_reader import Tagged
+from cosyvoice_cpu.checkpoint.yaml_references import Tagged
 from cosyvoice_cpu.errors import CheckpointError
 
 MAX_SIZE = 1 << 24

@@ -1,7 +1,7 @@
 """Full stops that do not end a sentence.
 
-Leaving a true end unseen costs little, since short sentences are gathered anyway; cutting "Dr."
-from "Smith" is heard. So the doubtful cases count as abbreviations.
+Leaving a true end unseen costs little, since short sentences are merged anyway; cutting "Dr."
+from "Smith" makes an audible pause. So the doubtful cases count as abbreviations.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def split_sentences(text: str, count_tokens: CountTokens, *, longest: int = LONG
     of white space has no segment. A segment without a letter or digit is left only if nothing is
     there that it could join. Marks such as `<|en|>` and `[breath]` stay whole, addresses where they
     fit.
-    Source: CosyVoice cosyvoice/utils/frontend_utils.py, `split_paragraph`, for the gathering rule.
+    Source: CosyVoice cosyvoice/utils/frontend_utils.py, `split_paragraph`, for the rule of merging.
     """
     lengths = _Lengths.of(longest)
     text = _MANY_BLANKS.sub(_few_blanks, text)

@@ -1,8 +1,8 @@
 """The speaker file: everything of a prompt clip that synthesis needs, computed once.
 
 `NAME.safetensors` holds four tensors and a few strings; `docs/bundle.md` lists them. It is read
-strictly: what is unknown, missing, doubled or out of range is refused, because a wrong speaker is
-heard as a bad voice and not seen as an error.
+strictly: what is unknown, missing, doubled or out of range is refused, because a wrong speaker
+gives a bad voice and no error.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.places import DATA
 
-from cosyvoice_cpu.checkpoint.yaml_reader import Tagged, read_hyperpyyaml
+from cosyvoice_cpu.checkpoint.yaml_reader import read_hyperpyyaml
+from cosyvoice_cpu.checkpoint.yaml_references import Tagged
 from cosyvoice_cpu.errors import CheckpointError
 
 OFFICIAL = DATA / "golden/cosyvoice3-tiny/checkpoint/cosyvoice3.yaml"
