@@ -64,8 +64,9 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
 def test_every_source_file_that_is_named_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name in set(re.findall(r"[\w./-]+/[\w.-]+\.(?:py|toml|tsv)\b", text)):
+        pattern = name.replace("NAME", "*")  # a placeholder
         places = (ROOT, ROOT / "cosyvoice_cpu", page.parent)
-        assert any((place / name).exists() for place in places), name
+        assert any(next(place.glob(pattern), None) for place in places), name
 
 
 def lines_of_code(page: Path) -> list[str]:

@@ -33,7 +33,9 @@ def ids(name: str) -> list[int]:
 
 
 def relative_error(got: NDArray[np.floating], want: NDArray[np.floating]) -> float:
-    """max |got - want| / max |want|; the shapes must agree."""
+    """max |got - want| / max |want|, printed for `pytest -svv`; the shapes must agree."""
     assert got.shape == want.shape
     assert np.isfinite(got).all()
-    return float(np.abs(got.astype(np.float64) - want).max() / np.abs(want).max())
+    error = float(np.abs(got.astype(np.float64) - want).max() / np.abs(want).max())
+    print(f"relative error {error:.1e}")
+    return error
