@@ -89,7 +89,15 @@ def bench(
         read_earlier(compare)  # before minutes of work, not after
     if output and not os.path.isdir(output.parent):
         raise OutputError(f"there is no folder {output.parent}", "create the folder first")
-    materials = Materials(work, workload, count, note)
+
+    def quantize(source: Path, path: Path, force: bool) -> None:
+        from cosyvoice_cpu.quantization import quantize_bundle
+        from cosyvoice_cpu.quantization.calibration.pairs import RANDOM
+
+        # The bundles that a bench makes have no front end, so no clip can calibrate them.
+        quantize_bundle(source, path, recipe="int8", calibration=RANDOM, force=force, threads=count)
+
+    materials = Materials(work, workload, count, note, quantize)
     try:
         if synthetic:
             checkpoint = materials.synthetic_checkpoint(synthetic)

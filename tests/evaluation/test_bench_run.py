@@ -85,12 +85,16 @@ def test_a_bench_of_nothing_or_nonsense_is_wrong_usage(arguments, message):
     assert message in report.stderr
 
 
+def _no_quantization(source, path, force):
+    raise AssertionError("no row asks for it")
+
+
 def test_rows_made_of_a_checkpoint_are_kept_apart_by_length_and_removed(tiny_checkpoint, tmp_path):
     said: list[str] = []
-    materials = Materials(tmp_path, SHORT, 1, said.append)
+    materials = Materials(tmp_path, SHORT, 1, said.append, _no_quantization)
     first = materials.rows(["eager", "dynamic"], tiny_checkpoint)
     assert [spec.kind for spec in first] == ["reference", "bundle"]
-    again = Materials(tmp_path, SHORT, 1, said.append)
+    again = Materials(tmp_path, SHORT, 1, said.append, _no_quantization)
     assert again.rows(["dynamic"], tiny_checkpoint) == first[1:]
     assert len(said) == 1
     again.remove()  # it made nothing

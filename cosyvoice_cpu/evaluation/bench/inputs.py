@@ -25,7 +25,6 @@ from cosyvoice_cpu.system.cache_folder import cache_folder
 TORCH_ROWS: dict[str, Variant] = {"eager": "float32", "bf16": "bfloat16", "compile": "compile"}
 MADE_ROWS = ("onnx", "dynamic", "int8")
 ROW_NAMES = (*TORCH_ROWS, *MADE_ROWS)
-_INT8_RECIPE = "int8"
 _LEAST_SECONDS = 20  # that graphs are made for, so that shorter requests use the same bundle
 SYNTHETIC_GENERATIONS = ("cosyvoice3",)
 
@@ -34,9 +33,17 @@ class Materials:
     """A work folder, and what was made in it by this object."""
 
     def __init__(
-        self, folder: Path | None, workload: Workload, threads: int, notify: Notify
+        self,
+        folder: Path | None,
+        workload: Workload,
+        threads: int,
+        notify: Notify,
+        quantize: Callable[[Path, Path, bool], object],
     ) -> None:
         """`folder` None takes `bench` in the user's cache.
+
+        `quantize(source, output, force)` makes the bundle of row int8 of the float32 one: a bench
+        measures what others make, so it is given the way.
 
         Raises: UsageError without either.
         """
@@ -48,6 +55,7 @@ class Materials:
         self._max_seconds = float(max(needed, _LEAST_SECONDS))
         self._threads = threads
         self._notify = notify
+        self._quantize = quantize
         self._made: list[Path] = []
 
     def synthetic_checkpoint(self, generation: str) -> Path:
@@ -118,19 +126,6 @@ class Materials:
                 front_end=False,
                 threads=self._threads,
             ),
-        )
-
-    def _quantize(self, source: Path, path: Path, force: bool) -> None:
-        from cosyvoice_cpu.quantization import quantize_bundle
-        from cosyvoice_cpu.quantization.calibration.pairs import RANDOM
-
-        quantize_bundle(  # the bundles of a bench have no front end
-            source,
-            path,
-            recipe=_INT8_RECIPE,
-            calibration=RANDOM,
-            force=force,
-            threads=self._threads,
         )
 
     def _made_once(self, path: Path, make: Callable[[], object]) -> Path:
