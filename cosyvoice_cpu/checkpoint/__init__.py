@@ -1,1 +1,1 @@
-"""Official checkpoint folders: YAML as data, `.pt` files with weights only, synthetic ones."""
+"""Official checkpoint folders: YAML as data, `.pt` files with weights only, sizes, text files."""

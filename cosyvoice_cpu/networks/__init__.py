@@ -1,1 +1,1 @@
-"""The networks in PyTorch, float32: the reference that every engine is compared with."""
+"""The networks in PyTorch: the official form, the form that runs, and an engine that runs it."""

@@ -19,8 +19,9 @@ from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.checkpoint.folder import open_checkpoint
 from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
+from cosyvoice_cpu.decoding.ids import flow_token_ids, require_speech_ids, require_text_ids
 from cosyvoice_cpu.decoding.noise import harmonic_noise
-from cosyvoice_cpu.errors import SynthesisError, TextError
+from cosyvoice_cpu.errors import SynthesisError
 from cosyvoice_cpu.generations import Generation
 from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder, prompt_condition
 from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
@@ -95,8 +96,8 @@ class ReferenceStages(ComposedStages):
     def embed_prompt(self, text_ids: Sequence[int], speech_ids: Sequence[int]) -> Tensor:
         """Prefill rows [1, L, H]. Raises: TextError or SynthesisError for ids out of range."""
         config, special = self.config.speech_lm, self.generation.special_ids
-        _refuse_ids(text_ids, config.text_vocab_size, "text", TextError)
-        _refuse_ids(speech_ids, config.speech_table_rows, "speech", SynthesisError)
+        require_text_ids(text_ids, config.text_vocab_size)
+        require_speech_ids(speech_ids, config.speech_table_rows)
         return self.speech_lm.embed_prompt(
             _ids(text_ids),
             _ids(speech_ids),
@@ -121,8 +122,7 @@ class ReferenceStages(ComposedStages):
 
         Raises: SynthesisError if no frame follows the prompt's, or an id is out of range.
         """
-        ids = [max(token, 0) for token in (*prompt_tokens, *tokens)]  # as the original
-        _refuse_ids(ids, self.config.flow.vocab_size, "speech", SynthesisError)
+        ids = flow_token_ids([*prompt_tokens, *tokens], self.config.flow.vocab_size)
         used = len(ids) - (0 if finalize else self.config.flow.pre_lookahead_len)
         frames = used * self.config.flow.token_mel_ratio
         if frames <= len(prompt_mel):
@@ -239,14 +239,3 @@ def _tensor(array: ArrayLike) -> Tensor:
 
 def _array(tensor: Tensor) -> Floats:
     return tensor.to(torch.float32).numpy()
-
-
-def _refuse_ids(
-    ids: Sequence[int], rows: int, kind: str, error: type[TextError] | type[SynthesisError]
-) -> None:
-    outside = [token for token in ids if not 0 <= token < rows]
-    if outside:
-        raise error(
-            f"{kind} id {outside[0]} is outside the model's {rows}",
-            "were these ids made for another model?",
-        )

@@ -8,8 +8,9 @@ import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Synthesis
+from cosyvoice_cpu.decoding.ids import flow_token_ids
 from cosyvoice_cpu.decoding.solver import solver_times
-from cosyvoice_cpu.errors import SynthesisError, UsageError
+from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 
 _GUIDED = 2  # rows that the estimator's graphs are made for: conditioned and not
@@ -33,15 +34,10 @@ class FlowEncoderStage:
         The last `pre_lookahead_tokens` are context unless `finalize`. Negative ids count as 0.
         Raises: SynthesisError for ids outside the vocabulary.
         """
-        ids = np.maximum(np.asarray(tokens, np.int64), 0)
-        if len(ids) and ids.max() >= self._vocabulary:
-            raise SynthesisError(
-                f"speech id {ids.max()} is outside the model's {self._vocabulary}",
-                "were these tokens made for another model?",
-            )
+        ids = np.array(flow_token_ids(tokens, self._vocabulary), np.int64)
         known = np.ones(len(ids), np.float32)
         if finalize:
-            ids, known = (np.pad(array, (0, self._lookahead)) for array in (ids, known))
+            ids, known = np.pad(ids, (0, self._lookahead)), np.pad(known, (0, self._lookahead))
         feed = self._spec.feed(ids, known, np.reshape(embedding, (1, -1)))
         mu, speaker = self._spec.results(self._graph.run(feed))
         return mu, speaker[0]

@@ -10,7 +10,8 @@ import numpy as np
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import SpeechIds
 from cosyvoice_cpu.bundle.reader import Bundle
-from cosyvoice_cpu.errors import SynthesisError, TextError, first_line
+from cosyvoice_cpu.decoding.ids import require_speech_ids, require_text_ids
+from cosyvoice_cpu.errors import SynthesisError, first_line
 from cosyvoice_cpu.generations import TensorSpec
 from cosyvoice_cpu.generations.components import WEIGHTS_FILE, Arrays, CacheSpec
 from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
@@ -41,8 +42,8 @@ class EmbeddingRows:
         Raises: TextError or SynthesisError for ids outside the tables.
         """
         text = [*prompt_text_ids, *text_ids]
-        _require_within(text, self._text.shape[0], "text", TextError)
-        _require_within(speech_ids, self._speech.shape[0], "speech", SynthesisError)
+        require_text_ids(text, self._text.shape[0])
+        require_speech_ids(speech_ids, self._speech.shape[0])
         return np.concatenate(
             [
                 self._speech([self._ids.sos]),
@@ -154,14 +155,3 @@ class CachedSession:
             self._buffers[past.name] = present[written.name] = buffer
         self._capacity = capacity
         self._graph = self._stage.graph.bind(self._buffers, present)  # anew: other memory
-
-
-def _require_within(
-    ids: Sequence[int], rows: int, kind: str, error: type[TextError] | type[SynthesisError]
-) -> None:
-    outside = [i for i in ids if not 0 <= i < rows]
-    if outside:
-        raise error(
-            f"{kind} id {outside[0]} is outside the model's {rows}",
-            "were these ids made for another model?",
-        )

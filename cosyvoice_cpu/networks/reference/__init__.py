@@ -1,1 +1,1 @@
-"""The official form: attributes lead to official tensor names, arithmetic is the original's."""
+"""The official form: attribute names are tensor names, arithmetic is the original's."""
