@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from cosyvoice_cpu.bundle.digests import sha256_of_stream
 from cosyvoice_cpu.bundle.strict_json import parse_json
-from cosyvoice_cpu.checkpoint import cosyvoice3
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.checkpoint.sections import Section
 from cosyvoice_cpu.checkpoint.state_dicts import load_tensors
@@ -31,7 +30,6 @@ _YAML_FILES = {
     "cosyvoice2.yaml": "CosyVoice2-0.5B",
     "cosyvoice3.yaml": "Fun-CosyVoice3-0.5B",
 }
-_ADAPTERS: dict[str, ModuleType] = {"cosyvoice3": cosyvoice3}
 _LARGEST_JSON = 1 << 20  # bytes; an official config.json has 700
 
 
@@ -73,7 +71,7 @@ class Checkpoint:
         """
         if part not in PARTS:
             raise ValueError(f"unknown part {part!r}; known: {', '.join(PARTS)}")
-        adapter = _ADAPTERS[self.generation.name]
+        adapter = import_module(self.generation.checkpoint_adapter)
         files = {
             "speech_lm": self.generation.speech_lm_files[self.speech_lm],
             "flow": self.generation.flow_file,
@@ -107,7 +105,7 @@ def open_checkpoint(folder: Path, *, speech_lm: str = "base", front_end: bool = 
     _check_files(folder, _used_files(generation, speech_lm, front_end))
     yaml_file = folder / generation.yaml_file
     text_model = folder / generation.text_folder / "config.json"
-    config = _ADAPTERS[generation.name].read_config(
+    config = import_module(generation.checkpoint_adapter).read_config(
         yaml_file, read_hyperpyyaml(yaml_file), Section(text_model, _read_json(text_model))
     )
     return Checkpoint(folder, generation, config, front_end, speech_lm)

@@ -30,6 +30,7 @@ class Generation:
 
     name: str  # as in the manifest: "cosyvoice3"
     title: str
+    checkpoint_adapter: str  # module that reads what the YAML file decides; named, not imported
     yaml_file: str
     speech_lm_files: dict[str, str]  # choice of --speech-lm to file name
     flow_file: str

@@ -37,6 +37,7 @@ uāng uē uě uī uō uǎ uǎi uǎn uǎng uǐ uǒ vè w x y z zh à ài àn àng
 COSYVOICE3 = Generation(
     name="cosyvoice3",
     title="Fun-CosyVoice3",
+    checkpoint_adapter="cosyvoice_cpu.checkpoint.cosyvoice3",
     yaml_file="cosyvoice3.yaml",
     speech_lm_files={"base": "llm.pt", "rl": "llm.rl.pt"},
     flow_file="flow.pt",
