@@ -141,8 +141,14 @@ class Stages(Protocol):
         """f0 [frames] in Hz from log-mel [80, T]; three frames fewer unless `finalize`."""
         ...
 
-    def f0_to_source(self, f0: Floats) -> Floats:
-        """Excitation source [1, samples] from f0 [frames] in Hz, with the fixed noise."""
+    def f0_to_source(
+        self, f0: Floats, *, noise: Floats | None = None, phase: Floats | None = None
+    ) -> Floats:
+        """Excitation source [1, samples] from f0 [frames] in Hz.
+
+        `noise` [samples, harmonics] takes the place of the fixed one, `phase` [harmonics] in rad
+        that of the drawn one where a generation draws it.
+        """
         ...
 
     def mel_to_waveform(

@@ -161,9 +161,12 @@ class ReferenceStages(ComposedStages):
         return _array(self.vocoder.f0_predictor(_tensor(mel)[None], finalize=finalize)[0])
 
     @torch.inference_mode()
-    def f0_to_source(self, f0: Floats) -> Floats:
-        """Raises: SynthesisError beyond the 300 s of the fixed noise."""
-        return _array(self.vocoder.m_source(_tensor(f0)[None], self._noise(len(f0)))[0])
+    def f0_to_source(
+        self, f0: Floats, *, noise: Floats | None = None, phase: Floats | None = None
+    ) -> Floats:
+        """`phase` is unused in generation 3. Raises: SynthesisError beyond the fixed noise."""
+        drawn = self._noise(len(f0)) if noise is None else _tensor(noise)
+        return _array(self.vocoder.m_source(_tensor(f0)[None], drawn)[0])
 
     @torch.inference_mode()
     def mel_to_waveform(

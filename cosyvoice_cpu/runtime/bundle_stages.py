@@ -232,9 +232,11 @@ class BundleStages(ComposedStages):
         """Raises: SynthesisError if `mel` is too short."""
         return self._vocoder().f0(mel, finalize=finalize)
 
-    def f0_to_source(self, f0: Floats) -> Floats:
-        """Raises: SynthesisError beyond the 300 s of the fixed noise."""
-        return self._vocoder().source(f0)
+    def f0_to_source(
+        self, f0: Floats, *, noise: Floats | None = None, phase: Floats | None = None
+    ) -> Floats:
+        """`phase` is unused in generation 3. Raises: SynthesisError beyond the fixed noise."""
+        return self._vocoder().source(f0, noise)
 
     def mel_to_waveform(
         self, mel: Floats, *, finalize: bool = True, source: Floats | None = None

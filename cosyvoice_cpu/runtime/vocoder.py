@@ -37,17 +37,18 @@ class VocoderStage:
         (f0,) = self._f0_spec.results(self._f0.run(feed))
         return f0
 
-    def source(self, f0: Floats) -> Floats:
-        """Excitation source [1, samples] from f0 [T] in Hz.
+    def source(self, f0: Floats, noise: Floats | None = None) -> Floats:
+        """Excitation source [1, samples] from f0 [T] in Hz, on `noise` or the fixed one.
 
         Raises: SynthesisError beyond the length of the fixed noise.
         """
-        noise = harmonic_noise(
-            len(f0) * self._samples_per_frame,
-            self._synthesis.harmonic_noise_skip,
-            self._synthesis.harmonics,
-            self._synthesis.max_frames * self._samples_per_frame,
-        )
+        if noise is None:
+            noise = harmonic_noise(
+                len(f0) * self._samples_per_frame,
+                self._synthesis.harmonic_noise_skip,
+                self._synthesis.harmonics,
+                self._synthesis.max_frames * self._samples_per_frame,
+            )
         (source,) = self._source_spec.results(self._source.run(self._source_spec.feed(f0, noise)))
         return source
 

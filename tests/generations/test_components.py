@@ -72,9 +72,10 @@ def test_a_name_stands_once_in_a_graph_and_a_prefix_once_in_a_file(generation) -
 
 
 @pytest.mark.parametrize("spec", COMPONENTS.values(), ids=list(COMPONENTS))
-def test_the_reference_class_is_found_by_its_name(spec: ComponentSpec) -> None:
+def test_both_networks_are_found_by_their_names(spec: ComponentSpec) -> None:
     torch = pytest.importorskip("torch")
     assert issubclass(spec.reference_class(), torch.nn.Module)
+    assert issubclass(spec.deployed_class(), torch.nn.Module)
 
 
 def test_a_feed_has_the_tables_names_and_types_and_refuses_another_rank() -> None:

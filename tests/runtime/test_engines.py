@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,10 +16,21 @@ from numpy.typing import NDArray
 
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.component_runner import run_component
+from cosyvoice_cpu.decoding.noise import harmonic_noise
 from cosyvoice_cpu.errors import BundleError
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-from cosyvoice_cpu.runtime.graph import ENGINES, Engine, Graph, GraphSource, Recording, engine_named
+from cosyvoice_cpu.runtime.graph import (
+    ENGINES,
+    Engine,
+    EngineOptions,
+    Graph,
+    GraphSource,
+    Recording,
+    engine_named,
+)
+from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 from cosyvoice_cpu.runtime.onnxruntime_engine import ENGINE as ONNX_RUNTIME
+from cosyvoice_cpu.runtime.speech_lm import SpeechLMStage
 from cosyvoice_cpu.stages import load_bundle
 from cosyvoice_cpu.utterances import random_utterances
 
@@ -118,3 +130,30 @@ def test_a_recording_takes_the_graphs_opened_with_it_and_no_others(
     files = recording.files()
     assert set(files) == {"f0_predictor", "excitation", "generator-00050"}
     assert all(path.parent == tmp_path and path.stat().st_size for path in files.values())
+
+
+@pytest.mark.parametrize("engine", [ONNX_RUNTIME, Engine(CountingGraph)])
+def test_no_value_of_the_cache_is_read_before_it_is_written(
+    tiny_bundle: Path, engine: Engine
+) -> None:
+    """NaN in the place of the initial value: had it been read, it would show."""
+    bundle = open_bundle(tiny_bundle)
+    graphs = ComponentGraphs(bundle, "speech_lm", EngineOptions(), {"speech_lm": engine})
+    clean, poisoned = SpeechLMStage(graphs, bundle), SpeechLMStage(graphs, bundle)
+    poisoned.caches = [(replace(cache, initial=np.nan), *rest) for cache, *rest in poisoned.caches]
+    wanted, got = clean.start(), poisoned.start()
+    for session in (wanted, got):
+        session.prefill(range(5), range(3), range(4))
+    for token in range(6):
+        assert np.array_equal(got.step(token), wanted.step(token))
+
+
+def test_a_noise_that_is_given_takes_the_place_of_the_fixed_one(tiny_bundle: Path) -> None:
+    stages = BundleStages.load(tiny_bundle)
+    f0 = np.full(10, 120, np.float32)
+    fixed = harmonic_noise(
+        4800, stages.synthesis.harmonic_noise_skip, stages.synthesis.harmonics, 7_200_000
+    )
+    assert np.array_equal(stages.f0_to_source(f0, noise=fixed), stages.f0_to_source(f0))
+    other = np.random.default_rng(0).random(fixed.shape, np.float32)
+    assert not np.array_equal(stages.f0_to_source(f0, noise=other), stages.f0_to_source(f0))
