@@ -12,6 +12,9 @@ import typer.main
 from support.places import ROOT
 
 from cosyvoice_cpu.cli import app
+from cosyvoice_cpu.evaluation.parity.outputs import GATE_MEASURES
+from cosyvoice_cpu.evaluation.quality.measures import MEASURES
+from cosyvoice_cpu.quantization.recipes.recipe import parse_recipe, recipe_names
 
 PAGES = sorted(
     path
@@ -98,3 +101,29 @@ def test_every_test_that_is_named_exists(page: Path) -> None:
     for line in lines_of_code(page):
         for name in re.findall(r"pytest.*?\s(tests[\w./]*)", line):
             assert (ROOT / name).exists(), line
+
+
+def test_the_manual_of_quantization_has_every_recipe_and_every_measure_of_the_gate() -> None:
+    page = (ROOT / "docs/quantization.md").read_text(encoding="utf-8")
+    recipes = page.split("## Which recipe", 1)[1].split("\n## ", 1)[0]
+    assert sorted(re.findall(r"^\| `([\w-]+)`", recipes, re.MULTILINE)) == recipe_names()
+    gate = page.split("## The gate", 1)[1].split("\n## ", 1)[0]
+    rows = "".join(re.findall(r"^\| (`\w+`[^|]*) \|", gate, re.MULTILINE))
+    assert set(re.findall(r"\w+", rows)) == {measure.name for measure in GATE_MEASURES}
+
+
+def test_the_manuals_recipe_is_one() -> None:
+    page = (ROOT / "docs/quantization.md").read_text(encoding="utf-8")
+    [recipe] = [
+        block
+        for block in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+        if block.startswith("name =")
+    ]
+    assert parse_recipe(recipe.encode(), "docs").names == ["speech_lm", "flow_estimator"]
+
+
+def test_every_measure_of_speech_quality_is_explained() -> None:
+    page = (ROOT / "docs/quality.md").read_text(encoding="utf-8")
+    measures = page.split("## The measures", 1)[1].split("\n## ", 1)[0]
+    named = re.findall(r"^\| `(\w+)` \|", measures, re.MULTILINE)
+    assert sorted(named) == sorted(measure.name for measure in MEASURES)
