@@ -25,13 +25,15 @@ from onnx import helper
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import open_bundle
+from cosyvoice_cpu.component_runner import utterance_frames
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
 from cosyvoice_cpu.evaluation.distances import sqnr_db
-from cosyvoice_cpu.quantization.calibration.graph_runs import ComponentRunner, graph_for, open_model
+from cosyvoice_cpu.quantization.calibration.altered_graphs import AlteredComponent
 from cosyvoice_cpu.quantization.calibration.pairs import calibration_items
 from cosyvoice_cpu.quantization.kernels.graph_rewrite import WEIGHT
 from cosyvoice_cpu.quantization.search.timing import alternating_ratio
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.runtime.onnxruntime_engine import open_session
 from tools.failures import reports_failures
 
 Feed = Mapping[str, NDArray[Any]]
@@ -84,7 +86,8 @@ def with_shapes(model: onnx.ModelProto, folder: Path, feed: Feed) -> None:
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     watched.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
-    arrays = open_model(watched, folder, threads=1).run(names, feed)
+    session = open_session(watched.SerializeToString(), threads=1, weights_folder=folder)
+    arrays = session.run(names, feed)
     model.graph.value_info.extend(
         helper.make_tensor_value_info(
             name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
@@ -101,25 +104,24 @@ def compare(float32: Path, quantized: Path, threads: int) -> list[tuple[str, flo
     stages = BundleStages(open_bundle(float32), threads)
     data = calibration_items(stages, None, lambda done: None)
     items = [*data.fitted, *data.held_out]
-    graph = graph_for(stages.bundle, _FLOW, items[0])
-    same = [item for item in items if graph_for(stages.bundle, _FLOW, item) == graph]
+    frames = utterance_frames(stages, items[0])
+    same = [item for item in items if utterance_frames(stages, item) == frames]
     if len(same) == 1:
-        raise UsageError("no two calibration items fit one graph", "add clips of six seconds")
-    fitted, held_out = (
-        list(ComponentRunner(stages, _FLOW, _as_it_is).run(item)) for item in same[:2]
-    )
+        raise UsageError("no two calibration items are of one length", "add clips of six seconds")
+    component = AlteredComponent(stages.bundle, _FLOW, threads)
+    fitted, held_out = (component.run(item) for item in same[:2])
     feeds = [call.feed for call in held_out]
+    graph = fitted[0].source.path
 
     model = onnx.load(str(graph))
     with_shapes(model, graph.parent, fitted[0].feed)
     other = open_bundle(quantized).file(_FLOW, graph.name)
     candidates = {str(quantized): onnx.load(str(other))}
     candidates |= nncf_models(model, [call.feed for call in fitted])
-    session = open_model(model, graph.parent, threads)
+    session = open_session(model.SerializeToString(), threads, weights_folder=graph.parent)
     rows = []
     for name, candidate in candidates.items():
-        tried = open_model(candidate, graph.parent, threads, prepack=True)
-        frames = int(feeds[0]["valid_frames"][0])
+        tried = open_session(candidate.SerializeToString(), threads, prepack=True)
         values = [
             sqnr_db(
                 tried.run([_OUTPUT], call.feed)[0][:, :, :frames],
@@ -132,10 +134,6 @@ def compare(float32: Path, quantized: Path, threads: int) -> list[tuple[str, flo
         ]
         rows.append((name, min(values), float(np.mean(values)), alternating_ratio(*calls)))
     return rows
-
-
-def _as_it_is(model: onnx.ModelProto) -> None:
-    pass
 
 
 def _call(session: Any, feed: Feed) -> None:

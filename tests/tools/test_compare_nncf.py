@@ -9,7 +9,7 @@ import pytest
 from support.quantization_examples import float_bundle
 
 from cosyvoice_cpu.errors import MissingExtraError
-from cosyvoice_cpu.quantization.calibration.graph_runs import ComponentRunner, graph_for
+from cosyvoice_cpu.quantization.calibration.altered_graphs import AlteredComponent
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.utterances import random_utterances
 from tools.compare_nncf import nncf_models, with_shapes
@@ -18,8 +18,8 @@ from tools.compare_nncf import nncf_models, with_shapes
 def test_every_value_of_a_graph_gets_its_shape_for_nncf() -> None:
     stages = BundleStages.load(float_bundle())
     (item,) = random_utterances(stages.manifest, prompt=8, tokens=12)
-    graph = graph_for(stages.bundle, "flow_estimator", item)
-    call = next(ComponentRunner(stages, "flow_estimator", lambda model: None).run(item))
+    call = AlteredComponent(stages.bundle, "flow_estimator", threads=1).run(item)[0]
+    graph = call.source.path
     model = onnx.load(str(graph))
     with_shapes(model, graph.parent, call.feed)
     known = {value.name for value in [*model.graph.value_info, *model.graph.output]}

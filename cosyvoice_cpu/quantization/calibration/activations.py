@@ -17,12 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.progress import Share
-from cosyvoice_cpu.quantization.calibration.graph_runs import ComponentRunner, graph_for
-from cosyvoice_cpu.quantization.kernels.graph_rewrite import WEIGHT, layers_of
+from cosyvoice_cpu.quantization.calibration.altered_graphs import PICK, AlteredComponent
+from cosyvoice_cpu.quantization.kernels.graph_rewrite import WEIGHT
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.utterances import Utterance
 
 _ROWS = {"speech_lm": 64}  # drawn of a call
+_RECORDED = "recorded/"  # in front of the names of outputs that are added
 _ROWS_OF_A_STEP = 8  # the flow has ten calls for an item
 
 
@@ -50,15 +51,13 @@ def record_activations(
 
     As plain arrays, for the measurement cache; `by_layer` gives them back their names.
     """
-    layers = list(layers_of(graph_for(stages.bundle, name, items[0])))
-    runner = ComponentRunner(stages, name, _add_outputs)
+    component = AlteredComponent(stages.bundle, name, stages.threads, _add_outputs)
     found: dict[str, list[Floats]] = {}
     for count, item in enumerate(items):
-        for call in runner.run(item, _ROWS.get(name, _ROWS_OF_A_STEP)):
-            for layer in layers:
-                for part in ("low", "high", "rows"):
-                    key = f"{layer}.{part}"
-                    found.setdefault(key, []).append(call.outputs[f"recorded/{key}"])
+        for call in component.run(item, _ROWS.get(name, _ROWS_OF_A_STEP)):
+            for key, array in call.outputs.items():
+                if key.startswith(_RECORDED):
+                    found.setdefault(key.removeprefix(_RECORDED), []).append(array)
         progress((count + 1) / len(items))
     return {key: _joined(key, arrays) for key, arrays in found.items()}
 
@@ -85,19 +84,19 @@ def _joined(key: str, arrays: list[Floats]) -> Floats:
 
 
 def _add_outputs(model: onnx.ModelProto) -> None:
-    """Add the outputs, and the input `pick` with the numbers of the rows to be drawn."""
+    """Add the outputs, and the input `PICK` with the numbers of the rows to be drawn."""
     graph = model.graph
     width = {
         tensor.name: tensor.dims[0]
         for tensor in graph.initializer
         if tensor.data_location == TensorProto.EXTERNAL and len(tensor.dims) == 2
     }
-    graph.input.append(helper.make_tensor_value_info("pick", TensorProto.INT64, ["picked"]))
-    graph.initializer.append(numpy_helper.from_array(np.array([0]), "recorded/axis"))
+    graph.input.append(helper.make_tensor_value_info(PICK, TensorProto.INT64, ["picked"]))
+    graph.initializer.append(numpy_helper.from_array(np.array([0]), f"{_RECORDED}axis"))
     for node in list(graph.node):
         if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in width:
             continue
-        layer = f"recorded/{node.input[1].removesuffix(WEIGHT)}"
+        layer = f"{_RECORDED}{node.input[1].removesuffix(WEIGHT)}"
         shape = np.array([-1, width[node.input[1]]])
         graph.initializer.append(numpy_helper.from_array(shape, f"{layer}.shape"))
         flat = f"{layer}.flat"
@@ -105,9 +104,9 @@ def _add_outputs(model: onnx.ModelProto) -> None:
         low, high, rows = (f"{layer}.{part}" for part in ("low", "high", "rows"))
         graph.node.extend(
             [
-                helper.make_node("ReduceMin", [flat, "recorded/axis"], [low], keepdims=0),
-                helper.make_node("ReduceMax", [flat, "recorded/axis"], [high], keepdims=0),
-                helper.make_node("Gather", [flat, "pick"], [rows], axis=0),
+                helper.make_node("ReduceMin", [flat, f"{_RECORDED}axis"], [low], keepdims=0),
+                helper.make_node("ReduceMax", [flat, f"{_RECORDED}axis"], [high], keepdims=0),
+                helper.make_node("Gather", [flat, PICK], [rows], axis=0),
             ]
         )
         for output in (low, high, rows):

@@ -42,6 +42,7 @@ class FoldRule:
     ] = ()  # of the modulation table, from the block's first; from 0 without {i}
 
 
+_ATTENTION = ("GroupQueryAttention", "MultiHeadAttention")
 _ROWS_OF_A_BLOCK = 6  # shift, scale, gate of attention; shift, scale, gate of the feed-forward part
 
 FOLD_RULES: dict[ComponentName, tuple[FoldRule, ...]] = {
@@ -186,9 +187,8 @@ def _shared_values(width: int, values: int, heads: int) -> NDArray[np.int64]:
 def _heads(graph: Path) -> int:
     """Heads of the queries, as the attention of the graph has them."""
     model = onnx.load(str(graph), load_external_data=False)
-    return next(
-        (a.i for node in model.graph.node for a in node.attribute if a.name == "num_heads"), 1
-    )
+    attention = next(node for node in model.graph.node if node.op_type in _ATTENTION)
+    return next(int(entry.i) for entry in attention.attribute if entry.name == "num_heads")
 
 
 def fold_scales(

@@ -116,7 +116,9 @@ class CandidateEvaluator:
         self._progress(plan, "timing layers", 0.0)
         times = self._inputs.cache.values(
             f"layers-{self.key(plan)}-{self._threads}",
-            lambda: layer_speedups(plan, self._inputs.held_out[0], self._threads),
+            lambda: layer_speedups(
+                plan, self._inputs.reference, self._inputs.held_out[0], self._threads
+            ),
         )
         return {layer: faster for layer, faster in times.items() if faster < min_speedup}
 

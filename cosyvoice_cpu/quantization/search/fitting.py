@@ -13,7 +13,6 @@ from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.progress import Progress, share_of
 from cosyvoice_cpu.quantization.calibration.activations import by_layer, record_activations
-from cosyvoice_cpu.quantization.calibration.graph_runs import graph_for
 from cosyvoice_cpu.quantization.calibration.pairs import (
     CalibrationItems,
     Random,
@@ -103,7 +102,7 @@ def fit(plan: ComponentPlan, inputs: Inputs) -> ComponentPlan:
 
 
 def _smoothing(plan: ComponentPlan, settings: SmoothingSettings, inputs: Inputs) -> Smoothing:
-    graph = graph_for(inputs.source, plan.name, inputs.fitted[0])
+    graph = inputs.source.file(plan.name, plan.graphs[0])
     folds = folds_of(plan.name, graph, plan.floats)
     alpha = None if settings.alpha == "search" else settings.alpha
 

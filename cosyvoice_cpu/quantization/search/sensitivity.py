@@ -23,7 +23,7 @@ from cosyvoice_cpu.evaluation.distances import MOST_DB, sqnr_db
 from cosyvoice_cpu.evaluation.plots import COLOURS, Bar, Part, bar_chart
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.progress import Progress, Share, no_progress, share_of
-from cosyvoice_cpu.quantization.calibration.graph_runs import Call, ComponentRunner
+from cosyvoice_cpu.quantization.calibration.altered_graphs import AlteredComponent, GraphCall
 from cosyvoice_cpu.quantization.calibration.pairs import Random
 from cosyvoice_cpu.quantization.kernels.graph_rewrite import (
     WEIGHT,
@@ -72,16 +72,19 @@ def measure_sensitivity(
     """
     short = shortened(item)
     layers = [layer for layer in plan.layers if len(plan.floats[layer + WEIGHT].shape) == 2]
-    want: list[Call] = []
+    want: list[GraphCall] = []
     rows = []
     for count, layer in enumerate(layers):
 
         def compute(layer: str = layer) -> dict[str, float]:
             if not want:
-                calls = list(ComponentRunner(stages, plan.name, _unaltered).run(short))
+                calls = AlteredComponent(stages.bundle, plan.name, stages.threads).run(short)
                 want.extend(calls[step] for step in _PROBED if step < len(calls))
             alter = partial(_quantize_one, plan, layer, plan.source_weights)
-            got = ComponentRunner(stages, plan.name, alter, prepack=True).again(short, want)
+            component = AlteredComponent(
+                stages.bundle, plan.name, stages.threads, alter, prepack=True
+            )
+            got = component.again(want)
             return {"sqnr_db": max(_difference(got, want), -MOST_DB)}
 
         given = (plan.recipe, plan.layers[layer], utterance_digest(short))
@@ -121,7 +124,7 @@ def shortened(item: Utterance) -> Utterance:
     )
 
 
-def _difference(got: Sequence[Call], want: Sequence[Call]) -> float:
+def _difference(got: Sequence[GraphCall], want: Sequence[GraphCall]) -> float:
     """SQNR over all calls together."""
     arrays = [
         np.concatenate([call.outputs[name].reshape(-1) for call in calls])
@@ -130,10 +133,6 @@ def _difference(got: Sequence[Call], want: Sequence[Call]) -> float:
         if name in calls[0].outputs
     ]
     return sqnr_db(arrays[0], arrays[1])
-
-
-def _unaltered(model: onnx.ModelProto) -> None:
-    pass
 
 
 def _quantize_one(

@@ -5,24 +5,23 @@ Layers of one shape and kernel variant take the same time, so one of each kind i
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
+from cosyvoice_cpu.component_runner import MAIN_CALLS, repeatable_call, utterance_frames
 from cosyvoice_cpu.export.graph import IR_VERSION, MICROSOFT, OPSET
 from cosyvoice_cpu.export.weights import Weight
-from cosyvoice_cpu.quantization.kernels.graph_rewrite import WEIGHT
+from cosyvoice_cpu.quantization.kernels.graph_rewrite import WEIGHT, embed_weights
 from cosyvoice_cpu.quantization.kernels.variants import KERNELS, KernelVariant
 from cosyvoice_cpu.quantization.search.candidate import ComponentPlan
-from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.onnxruntime_engine import open_session
+from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.utterances import Utterance
 
 _TOKENS = 12  # decoded per round
@@ -34,78 +33,67 @@ _GUIDED = 2  # the flow's two halves are rows of one product
 LayerKind = tuple[tuple[int, ...], KernelVariant]
 
 
-def speedup_of(
-    name: ComponentName, systems: tuple[BundleStages, BundleStages], item: Utterance
-) -> float:
-    """Time of the first system / time of the second, on a call that its component does most of.
-
-    Decoded tokens of the speech LM, the flow's condition, a flow step, a waveform.
-    """
-    first, second = (_CALLS[name](stages, item) for stages in systems)
+def speedup_of(name: ComponentName, systems: tuple[Stages, Stages], item: Utterance) -> float:
+    """Time of the first system / time of the second, on the call that a component does most of."""
+    count = _TOKENS if name == "speech_lm" else 1
+    first, second = (repeatable_call(stages, MAIN_CALLS[name], item, count) for stages in systems)
     return alternating_ratio(first, second)
 
 
-def _decoding(stages: BundleStages, item: Utterance) -> Callable[[], None]:
-    session = stages.speech_lm_session()
-    session.prefill(item.text_ids, item.prompt_text_ids, item.prompt_tokens)
+def layer_speedups(
+    plan: ComponentPlan, stages: Stages, item: Utterance, threads: int
+) -> dict[str, float]:
+    """Time of the float product / time of the integer one, for each quantized layer [K, N].
 
-    def call() -> None:
-        for token in item.tokens[:_TOKENS]:
-            session.step(token)
-
-    return call
-
-
-def _flow_step(stages: BundleStages, item: Utterance) -> Callable[[], None]:
-    frames, bins = _frames(stages, item), item.prompt_mel.shape[1]
-    rng = np.random.default_rng(0)
-    x, mu, cond = (rng.standard_normal((2, bins, frames)).astype(np.float32) for _ in range(3))
-    speaker = rng.standard_normal((2, bins)).astype(np.float32)
-    mask, t = np.ones((2, 1, frames), np.float32), np.zeros(2, np.float32)
-
-    def call() -> None:
-        stages.flow_velocity(x, mask, mu, t, speaker, cond)
-
-    return call
+    The speech LM's products have one row, a decoded token; the flow's all frames of `item`.
+    """
+    kinds: dict[LayerKind, list[str]] = {}
+    for layer, variant in plan.layers.items():
+        shape = plan.floats[layer + WEIGHT].shape
+        if len(shape) == 2:
+            kinds.setdefault((shape, variant), []).append(layer)
+    rows = 1 if plan.name == "speech_lm" else _GUIDED * utterance_frames(stages, item)
+    speedups: dict[str, float] = {}
+    for layers in kinds.values():
+        faster = _layer_speedup(plan, layers[0], rows, threads)
+        speedups |= dict.fromkeys(layers, faster)
+    return speedups
 
 
-def _condition(stages: BundleStages, item: Utterance) -> Callable[[], None]:
-    def call() -> None:
-        stages.flow_condition(
-            item.tokens,
-            prompt_tokens=item.prompt_tokens,
-            prompt_mel=item.prompt_mel,
-            embedding=item.embedding,
-        )
-
-    return call
-
-
-def _waveform(stages: BundleStages, item: Utterance) -> Callable[[], None]:
-    frames, bins = _frames(stages, item), item.prompt_mel.shape[1]
-    mel = np.random.default_rng(0).standard_normal((bins, frames)).astype(np.float32)
-    source = stages.f0_to_source(np.full(frames, 100, np.float32))
-
-    def call() -> None:
-        stages.mel_to_waveform(mel, source=source)
-
-    return call
+def _layer_speedup(plan: ComponentPlan, layer: str, rows: int, threads: int) -> float:
+    name = layer + WEIGHT
+    weight, variant = plan.floats[name], plan.layers[layer]
+    product = helper.make_node("MatMul", ["x", name], ["y"], name="product")
+    integer = KERNELS[variant.kernel].nodes(product, name, weight.shape, None, variant)
+    x = np.random.default_rng(0).standard_normal((rows, weight.shape[0])).astype(np.float32)
+    return alternating_ratio(
+        _layer_call([product], {name: weight}, x, threads, prepack=False),
+        _layer_call(integer, plan.packed(layer), x, threads, prepack=True),
+    )
 
 
-def _frames(stages: BundleStages, item: Utterance) -> int:
-    tokens = len(item.prompt_tokens) + len(item.tokens)
-    return round(tokens * stages.manifest.audio.mel_frames_per_token)
+def _layer_call(
+    nodes: Sequence[onnx.NodeProto],
+    weights: Mapping[str, Weight],
+    x: Floats,
+    threads: int,
+    *,
+    prepack: bool,
+) -> Callable[[], object]:
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    embed_weights(model, weights)
+    session = open_session(model.SerializeToString(), threads, prepack=prepack)
+    return lambda: session.run(["y"], {"x": x})
 
 
-_CALLS: dict[ComponentName, Callable[[BundleStages, Utterance], Callable[[], None]]] = {
-    "speech_lm": _decoding,
-    "flow_encoder": _condition,
-    "flow_estimator": _flow_step,
-    "vocoder": _waveform,
-}
-
-
-def alternating_ratio(first: Callable[[], None], second: Callable[[], None]) -> float:
+def alternating_ratio(first: Callable[[], object], second: Callable[[], object]) -> float:
     """Time of `first` / time of `second`: the minimum of rounds that alternate.
 
     What else runs on the machine can only add.
@@ -122,76 +110,8 @@ def alternating_ratio(first: Callable[[], None], second: Callable[[], None]) -> 
     return min(pair[0] for pair in times) / min(pair[1] for pair in times)
 
 
-def _seconds(call: Callable[[], None], repeats: int) -> float:
+def _seconds(call: Callable[[], object], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
         call()
     return time.perf_counter() - start
-
-
-def layer_speedups(plan: ComponentPlan, item: Utterance, threads: int) -> dict[str, float]:
-    """Time of the float product / time of the integer one, for each quantized layer [K, N].
-
-    The speech LM's products have one row, a decoded token; the flow's all frames of `item`.
-    """
-    kinds: dict[LayerKind, list[str]] = {}
-    for layer, variant in plan.layers.items():
-        shape = plan.floats[layer + WEIGHT].shape
-        if len(shape) == 2:
-            kinds.setdefault((shape, variant), []).append(layer)
-    speedups: dict[str, float] = {}
-    for layers in kinds.values():
-        faster = _layer_speedup(plan, layers[0], _rows(plan.name, item), threads)
-        speedups |= dict.fromkeys(layers, faster)
-    return speedups
-
-
-def _rows(name: ComponentName, item: Utterance) -> int:
-    if name == "speech_lm":
-        return 1
-    frames_per_token = len(item.prompt_mel) // max(len(item.prompt_tokens), 1)
-    return _GUIDED * frames_per_token * (len(item.prompt_tokens) + len(item.tokens))
-
-
-def _layer_speedup(plan: ComponentPlan, layer: str, rows: int, threads: int) -> float:
-    name = layer + WEIGHT
-    weight, variant = plan.floats[name], plan.layers[layer]
-    product = helper.make_node("MatMul", ["x", name], ["y"], name="product")
-    integer = KERNELS[variant.kernel].nodes(product, name, weight.shape, None, variant)
-    packed = plan.packed(layer)
-    x = np.random.default_rng(0).standard_normal((rows, weight.shape[0])).astype(np.float32)
-    with tempfile.TemporaryDirectory(prefix="cosyvoice-cpu-") as folder:
-        calls = [
-            _layer_call(
-                Path(folder, "float.onnx"), [product], {name: weight}, x, threads, prepack=False
-            ),
-            _layer_call(Path(folder, "integer.onnx"), integer, packed, x, threads, prepack=True),
-        ]
-        return alternating_ratio(calls[0], calls[1])
-
-
-def _layer_call(
-    path: Path,
-    nodes: list[onnx.NodeProto],
-    weights: dict[str, Weight],
-    x: NDArray[np.float32],
-    threads: int,
-    *,
-    prepack: bool,
-) -> Callable[[], None]:
-    graph = helper.make_graph(
-        nodes,
-        "layer",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.ascontiguousarray(w.load()), k) for k, w in weights.items()],
-    )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    path.write_bytes(model.SerializeToString())
-    session = open_session(path, threads, prepack=prepack)
-
-    def call() -> None:
-        session.run(["y"], {"x": x})
-
-    return call

@@ -13,10 +13,10 @@ from support.quantization_examples import copy_of, float_bundle, quantize_on_ran
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
+from cosyvoice_cpu.bundle.safetensors_header import read_header
 from cosyvoice_cpu.evaluation.distances import relative_error, sqnr_db
 from cosyvoice_cpu.export.weights import Weight, read_weights, write_weights
 from cosyvoice_cpu.quantization.calibration.activations import by_layer, record_activations
-from cosyvoice_cpu.quantization.calibration.graph_runs import graph_for
 from cosyvoice_cpu.quantization.calibration.scale_folding import (
     ScaleFold,
     Smoothing,
@@ -43,7 +43,8 @@ def folds_and_weights(
     bundle: Bundle, name: ComponentName
 ) -> tuple[list[ScaleFold], dict[str, Weight]]:
     floats = read_weights(bundle.file(name, WEIGHTS))
-    return folds_of(name, graph_for(bundle, name, item_of(bundle)), floats), floats
+    graph = sorted(bundle.path.glob(f"{name}/*.onnx"))[0]
+    return folds_of(name, graph, floats), floats
 
 
 def scaled_bundle(folder: Path, name: ComponentName, spread: float) -> Path:
@@ -57,7 +58,9 @@ def scaled_bundle(folder: Path, name: ComponentName, spread: float) -> Path:
     }
     arrays = {key: weight.load() for key, weight in fold_scales(floats, folds, scales).items()}
     path = bundle / name / WEIGHTS
-    write_weights(path, {key: Weight.of(np.array(array)) for key, array in arrays.items()})
+    metadata = read_header(path).metadata  # the header keeps its length, the graphs their offsets
+    weights = {key: Weight.of(np.array(array)) for key, array in arrays.items()}
+    write_weights(path, weights, metadata=metadata)
     sign_again(bundle)
     return bundle
 

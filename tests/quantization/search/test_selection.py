@@ -20,6 +20,7 @@ from cosyvoice_cpu.quantization.search.selection import (
     with_pooled_speeds,
 )
 from cosyvoice_cpu.quantization.search.timing import layer_speedups
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.utterances import random_utterances
 
 SEARCH = """
@@ -153,7 +154,7 @@ def test_every_quantized_layer_is_timed(tmp_path: Path) -> None:
     (item,) = random_utterances(bundle.manifest, prompt=4, tokens=8)
     for name, part in load_recipe("int8").components.items():
         plan = plan_component(bundle, name, part)
-        speedups = layer_speedups(plan, item, threads=1)
+        speedups = layer_speedups(plan, BundleStages(bundle, 1), item, threads=1)
         assert set(speedups) == set(plan.layers)
         assert all(value > 0 for value in speedups.values())
 
