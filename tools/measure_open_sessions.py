@@ -1,13 +1,14 @@
 """What open sessions cost: memory and loading of ladder sizes, and speed beside idle ones.
 
-    python -m tools.measure_open_sessions BUNDLE [THREADS]
+    python -m tools.measure_open_sessions BUNDLE [--threads N]
 
-The tables of `docs/performance.md`, section "Sessions". Every case runs in a process of its own.
-Loading is given in processor seconds, which other work on the machine hardly changes.
+The tables of `docs/performance.md`, section "Open sessions". Every case runs in a process of its
+own. Loading is given in processor seconds, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -19,12 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.onnxruntime_engine import PREPACK_VARIABLE
 from cosyvoice_cpu.system.memory import resident_memory
+from tools.failures import reports_failures
 
 _MODULE = "tools.measure_open_sessions"
 _FRAMES = (400, 300, 200)  # 8, 6 and 4 s with prompt
@@ -101,11 +104,11 @@ def _token_seconds(stages: BundleStages) -> float:
     return (time.perf_counter() - started) / _TOKENS
 
 
-def _apart(case: Sequence[str], prepack: bool) -> Figures:
-    """Run this module with one case in a process of its own."""
+def _apart(bundle: Path, threads: int, case: Sequence[str], prepack: bool) -> Figures:
+    """The figures of one case (`--sizes N`, `--idle`), measured in a process of its own."""
     environment = {**os.environ, PREPACK_VARIABLE: "1" if prepack else "0"}
     run = subprocess.run(
-        [sys.executable, "-m", _MODULE, *case],
+        [sys.executable, "-m", _MODULE, str(bundle), "--threads", str(threads), *case],
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
@@ -115,30 +118,48 @@ def _apart(case: Sequence[str], prepack: bool) -> Figures:
     return figures
 
 
-def main(bundle: str, threads: str = "2") -> None:
+def print_tables(bundle: Path, threads: int) -> None:
     """Print both tables as Markdown."""
     columns = ("prepacked", "sizes open", "anonymous MB", "mapped MB", "loading, CPU s")
     print(f"| {' | '.join(columns)} | s/step at {_FRAMES[0]} frames |")
     print("|---|--:|--:|--:|--:|--:|")
     for prepack in (False, True):
         for sizes in (1, 3):
-            row = _apart(["ladder", bundle, threads, str(sizes)], prepack)
+            row = _apart(bundle, threads, ["--sizes", str(sizes)], prepack)
             print(
                 f"| {'yes' if prepack else 'no'} | {sizes} | {row['anonymous_mb']:.0f} "
                 f"| {row['file_mb']:.0f} | {row['loading_cpu_s']:.2f} | {row['step_s']:.2f} |",
                 flush=True,
             )
-    row = _apart(["idle", bundle, threads], prepack=False)
+    row = _apart(bundle, threads, ["--idle"], prepack=False)
     print(
         f"\nSpeech LM: {row['alone_ms']:.1f} ms/token alone, {row['beside_ms']:.1f} beside five "
         f"more open sessions; CPUs busy while all are idle: {row['idle_cpus']:.2f}"
     )
 
 
-if __name__ == "__main__":
-    if sys.argv[1] == "ladder":
-        print(json.dumps(ladder_figures(Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))))
-    elif sys.argv[1] == "idle":
-        print(json.dumps(idle_figures(Path(sys.argv[2]), int(sys.argv[3]))))
+@reports_failures
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables, or the figures of one case as JSON; 2 for what can't be done."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {_MODULE}",
+        description="Memory and loading of open ladder sizes, and speed beside idle sessions.",
+    )
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--threads", type=int, default=2)
+    case = parser.add_mutually_exclusive_group()
+    case.add_argument("--sizes", type=int, help="only this many open sizes, as JSON")
+    case.add_argument("--idle", action="store_true", help="only beside idle sessions, as JSON")
+    given = parser.parse_args(arguments)
+    if given.sizes:
+        print(json.dumps(ladder_figures(given.bundle, given.threads, given.sizes)))
+    elif given.idle:
+        print(json.dumps(idle_figures(given.bundle, given.threads)))
     else:
-        main(*sys.argv[1:])
+        open_bundle(given.bundle)  # refused here, before the processes
+        print_tables(given.bundle, given.threads)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,11 +1,15 @@
-"""The list of developers' programs is complete."""
+"""The list of developers' programs is complete, and each says what it takes."""
 
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
+import pytest
+
 TOOLS = Path(__file__).parents[2] / "tools"
+WITHOUT_OPTIONS = {"write_cli_reference"}
 
 
 def test_the_readme_lists_every_program_and_no_other() -> None:
@@ -16,3 +20,18 @@ def test_the_readme_lists_every_program_and_no_other() -> None:
         if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
     ]
     assert sorted(re.findall(r"^\| `(tools\.\w+)` \|", readme, re.MULTILINE)) == sorted(programs)
+
+
+def test_every_program_is_described_without_being_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["tool", "--help"])
+    for path in sorted(TOOLS.glob("*.py")):
+        module = import_module(f"tools.{path.stem}")
+        if hasattr(module, "main"):
+            with pytest.raises(SystemExit) as ended:
+                module.main()
+            assert ended.value.code == 0
+            assert "usage: " in capsys.readouterr().out
+        else:
+            assert path.stem in {*WITHOUT_OPTIONS, "__init__", "failures"}
