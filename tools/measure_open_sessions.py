@@ -18,19 +18,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from cosyvoice_cpu.bundle.reader import open_bundle
-from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solver_times, time_grid
-from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
+from cosyvoice_cpu.component_runner import repeatable_call
+from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.onnxruntime_engine import PREPACK_VARIABLE
 from cosyvoice_cpu.system.memory import resident_memory
 from tools.failures import reports_failures
 
 _MODULE = "tools.measure_open_sessions"
-_FRAMES = (400, 300, 200)  # 8, 6 and 4 s with prompt
+_SECONDS = (8, 6, 4)  # of audio with prompt, 400, 300 and 200 mel frames in generation 3
 _TOKENS = 24
 _ROUNDS = 3
 _IDLE_SECONDS = 1.0
@@ -42,8 +39,8 @@ def ladder_figures(bundle: Path, threads: int, sizes: int) -> Figures:
     """Memory and seconds with `sizes` sizes of the flow estimator open, each run once before."""
     stages = BundleStages.load(bundle, threads)
     before = resident_memory()
-    first = [_step_seconds(stages, frames) for frames in _FRAMES[:sizes]]
-    again = [_step_seconds(stages, frames) for frames in _FRAMES[:sizes]]
+    first = [_step_seconds(stages, seconds) for seconds in _SECONDS[:sizes]]
+    again = [_step_seconds(stages, seconds) for seconds in _SECONDS[:sizes]]
     after = resident_memory()
     return {
         "anonymous_mb": (after.anonymous_mb or 0) - (before.anonymous_mb or 0),
@@ -62,9 +59,9 @@ def idle_figures(bundle: Path, threads: int) -> Figures:
     idle = 0.0
     for _ in range(_ROUNDS):
         alone.append(_token_seconds(stages))
-        for frames in _FRAMES:
-            _step_seconds(stages, frames)
-        stages.mel_to_waveform(np.full((80, 100), -5.0, np.float32))
+        for seconds in _SECONDS:
+            _step_seconds(stages, seconds)
+        repeatable_call(stages, "waveform", _request(stages, 2.0).utterance)()
         beside.append(_token_seconds(stages))
         started = time.process_time()
         time.sleep(_IDLE_SECONDS)
@@ -83,24 +80,23 @@ class _Seconds(NamedTuple):
     cpu: float  # of all threads
 
 
-def _step_seconds(stages: BundleStages, frames: int) -> _Seconds:
-    noise = flow_noise(frames, stages.synthesis.mel.num_mels, stages.synthesis.max_frames)
-    pair = np.stack([noise, noise])  # [2, 80, T]
-    mask = np.ones((2, 1, frames), np.float32)
-    speaker = np.ones((2, noise.shape[0]), np.float32)
-    t = np.full(2, solver_times(time_grid(SOLVER_STEPS))[0], np.float32)
+def _request(stages: BundleStages, seconds: float) -> Request:
+    """`seconds` of audio after a second of prompt."""
+    return Request(Workload(seconds, 1.0), stages.audio, stages.synthesis)
+
+
+def _step_seconds(stages: BundleStages, seconds: float) -> _Seconds:
+    call = repeatable_call(stages, "solver_step", _request(stages, seconds - 1.0).utterance)
     wall, cpu = time.perf_counter(), time.process_time()
-    stages.flow_velocity(pair, mask, pair, t, speaker, pair)
+    call()
     return _Seconds(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def _token_seconds(stages: BundleStages) -> float:
-    inputs = Workload().inputs
-    session = stages.speech_lm_session()
-    session.prefill(inputs.text_ids, inputs.prompt_text_ids, inputs.prompt_tokens)
+    utterance = Request(Workload(), stages.audio, stages.synthesis).utterance
+    call = repeatable_call(stages, "decode", utterance, _TOKENS)
     started = time.perf_counter()
-    for token in inputs.tokens[:_TOKENS]:
-        session.step(token)
+    call()
     return (time.perf_counter() - started) / _TOKENS
 
 
@@ -121,7 +117,7 @@ def _apart(bundle: Path, threads: int, case: Sequence[str], prepack: bool) -> Fi
 def print_tables(bundle: Path, threads: int) -> None:
     """Print both tables as Markdown."""
     columns = ("prepacked", "sizes open", "anonymous MB", "mapped MB", "loading, CPU s")
-    print(f"| {' | '.join(columns)} | s/step at {_FRAMES[0]} frames |")
+    print(f"| {' | '.join(columns)} | s/step at {_SECONDS[0]} s |")
     print("|---|--:|--:|--:|--:|--:|")
     for prepack in (False, True):
         for sizes in (1, 3):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from cosyvoice_cpu.evaluation.bench.inputs import BundleMaker
+    from cosyvoice_cpu.evaluation.bench.workload import Workload
 
 
 def bench(
@@ -41,7 +46,7 @@ def bench(
         int, typer.Option(metavar="N", help="Speech tokens decoded per repetition.")
     ] = 24,
     solver_steps: Annotated[
-        int, typer.Option(metavar="N", help="Solver steps, of ten, taken per repetition.")
+        int, typer.Option(metavar="N", help="Solver steps taken per repetition.")
     ] = 2,
     no_loading: Annotated[
         bool, typer.Option("--no-loading", help="Don't measure loading, cold and warm.")
@@ -74,9 +79,13 @@ def bench(
     from cosyvoice_cpu.errors import OutputError, SynthesisError, UsageError
     from cosyvoice_cpu.evaluation.bench import run as library
     from cosyvoice_cpu.evaluation.bench.engines import bundle_specs
-    from cosyvoice_cpu.evaluation.bench.inputs import Materials, config_of, default_rows
-    from cosyvoice_cpu.evaluation.bench.report import compare as compare_runs
-    from cosyvoice_cpu.evaluation.bench.report import markdown, read_earlier, write_files
+    from cosyvoice_cpu.evaluation.bench.inputs import BenchInputs, config_of, default_rows
+    from cosyvoice_cpu.evaluation.bench.report import (
+        changes_since,
+        markdown,
+        read_earlier,
+        write_files,
+    )
     from cosyvoice_cpu.evaluation.bench.workload import Workload
     from cosyvoice_cpu.system.machine import describe_machine
     from cosyvoice_cpu.system.threads import resolve_threads
@@ -89,21 +98,14 @@ def bench(
         read_earlier(compare)  # before minutes of work, not after
     if output and not os.path.isdir(output.parent):
         raise OutputError(f"there is no folder {output.parent}", "create the folder first")
-
-    def quantize(source: Path, path: Path, force: bool) -> None:
-        from cosyvoice_cpu.quantization import quantize_bundle
-        from cosyvoice_cpu.quantization.calibration.pairs import RANDOM
-
-        # The bundles that a bench makes have no front end, so no clip can calibrate them.
-        quantize_bundle(source, path, recipe="int8", calibration=RANDOM, force=force, threads=count)
-
-    materials = Materials(work, workload, count, note, quantize)
+    makers = bundle_makers(workload, count, force=bool(synthetic))
+    inputs = BenchInputs(work, workload, makers, note)
     try:
         if synthetic:
-            checkpoint = materials.synthetic_checkpoint(synthetic)
+            checkpoint = inputs.synthetic_checkpoint(synthetic)
         given = bundles or []
         names = rows.split(",") if rows else default_rows(checkpoint, given)
-        specs = materials.rows(names, checkpoint, force=bool(synthetic)) + bundle_specs(given)
+        specs = inputs.rows(names, checkpoint) + bundle_specs(given)
         result = library.run_bench(
             specs,
             workload,
@@ -115,11 +117,11 @@ def bench(
         )
     finally:
         if not keep:
-            materials.remove()
+            inputs.remove()
     machine = describe_machine()
     if output:
         write_files(result, machine, output)
-    changes = compare_runs(result, compare) if compare else []
+    changes = changes_since(result, compare) if compare else []
     if json:
         content = library.as_json(result)
         print_json({**content, "machine": machine.as_json(), "changes": [str(c) for c in changes]})
@@ -133,3 +135,34 @@ def bench(
             + "; ".join(f"{row.spec.name}: {row.note}" for row in result.refused),
             "a figure counts only with sound audio; check the bundle with `cosyvoice-cpu verify`",
         )
+
+
+def bundle_makers(workload: Workload, threads: int, *, force: bool) -> dict[str, BundleMaker]:
+    """How rows of bundles are made of a checkpoint; `force` takes INT8 past its quality gate."""
+    from cosyvoice_cpu.evaluation.bench.inputs import BundleMaker, seconds_to_hold
+
+    def export(shapes: Literal["static", "dynamic"], checkpoint: Path, path: Path) -> None:
+        from cosyvoice_cpu.export.exporter import export_checkpoint
+
+        export_checkpoint(
+            checkpoint,
+            path,
+            shapes=shapes,
+            max_seconds=seconds_to_hold(workload),
+            front_end=False,
+            threads=threads,
+        )
+
+    def quantize(bundle: Path, path: Path) -> None:
+        from cosyvoice_cpu.quantization import quantize_bundle
+        from cosyvoice_cpu.quantization.calibration.pairs import RANDOM
+
+        quantize_bundle(  # the bundles of a bench have no front end
+            bundle, path, recipe="int8", calibration=RANDOM, force=force, threads=threads
+        )
+
+    return {
+        "onnx": BundleMaker(partial(export, "static")),
+        "dynamic": BundleMaker(partial(export, "dynamic")),
+        "int8": BundleMaker(quantize, source="onnx"),
+    }

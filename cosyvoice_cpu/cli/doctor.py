@@ -9,7 +9,7 @@ import typer
 from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from cosyvoice_cpu.evaluation.doctor import Finding
+    from cosyvoice_cpu.evaluation.doctor import MachineCheck
     from cosyvoice_cpu.system.machine import Machine
 
 
@@ -18,35 +18,38 @@ def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
 
     Example: cosyvoice-cpu doctor
     """
+    from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
     from cosyvoice_cpu.checkpoint.sizes import FULL
     from cosyvoice_cpu.cli.messages import note, print_json
-    from cosyvoice_cpu.evaluation.bench.peak_throughput import measure_ceilings
-    from cosyvoice_cpu.evaluation.bench.predict import RECIPES, predict
-    from cosyvoice_cpu.evaluation.bench.workload import Workload
-    from cosyvoice_cpu.evaluation.doctor import examine
+    from cosyvoice_cpu.evaluation.bench.peak_throughput import measure_peak_throughput
+    from cosyvoice_cpu.evaluation.bench.roofline import RECIPES, predict
+    from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
+    from cosyvoice_cpu.evaluation.doctor import check_machine
+    from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
     from cosyvoice_cpu.system.machine import describe_machine, gigabytes
     from cosyvoice_cpu.system.threads import resolve_threads
 
     count = resolve_threads(threads)
     machine, workload = describe_machine(), Workload()
+    request = Request(workload, audio_settings(FULL), synthesis_settings(COSYVOICE3, FULL))
     note("measuring matrix products and memory, 3 seconds")
-    ceilings = measure_ceilings(count)
-    predictions = [predict(recipe, FULL, workload, ceilings) for recipe in RECIPES]
-    findings = examine(machine, ceilings, predictions)
+    peak = measure_peak_throughput(count)
+    predictions = [predict(recipe, FULL, request, peak) for recipe in RECIPES]
+    checks = check_machine(machine, peak, predictions)
     if json:
         print_json(
             {
                 "machine": machine.as_json(),
-                "ceilings": ceilings.as_json(),
+                "peak_throughput": peak.as_json(),
                 "predictions": [prediction.as_json() for prediction in predictions],
-                "findings": [finding.as_json() for finding in findings],
+                "checks": [check.as_json() for check in checks],
             }
         )
         return
     _print_machine(machine)
     typer.echo(
-        f"With {count} threads: {ceilings.fp32_gflops:.0f} GFLOP/s in float32, "
-        f"{ceilings.int8_gops:.0f} GOP/s in INT8, {ceilings.read_gb_s:.0f} GB/s from memory."
+        f"With {count} threads: {peak.fp32_gflops:.0f} GFLOP/s in float32, "
+        f"{peak.int8_gops:.0f} GOP/s in INT8, {peak.read_gb_s:.0f} GB/s from memory."
     )
     typer.echo(
         f"Fun-CosyVoice3-0.5B, {workload.seconds:g} s of speech after a clip of "
@@ -58,8 +61,8 @@ def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
             f"{prediction.speech_lm_s:.1f} s, flow {prediction.flow_s:.1f} s, vocoder "
             f"{prediction.vocoder_s:.1f} s), {gigabytes(prediction.peak_rss_mb)} of memory"
         )
-    for finding in findings:
-        _print_finding(finding)
+    for check in checks:
+        _print_check(check)
 
 
 def _print_machine(machine: Machine) -> None:
@@ -86,7 +89,7 @@ def _print_machine(machine: Machine) -> None:
         typer.echo(f"{name:<14}{value}")
 
 
-def _print_finding(finding: Finding) -> None:
-    typer.echo(f"{finding.level}: {finding.what}")
-    if finding.hint:
-        typer.echo(f"  hint: {finding.hint}")
+def _print_check(check: MachineCheck) -> None:
+    typer.echo(f"{check.level}: {check.what}")
+    if check.hint:
+        typer.echo(f"  hint: {check.hint}")

@@ -12,8 +12,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
-from cosyvoice_cpu.evaluation.bench.peak_throughput import Ceilings
-from cosyvoice_cpu.evaluation.bench.predict import Prediction
+from cosyvoice_cpu.evaluation.bench.peak_throughput import PeakThroughput
+from cosyvoice_cpu.evaluation.bench.roofline import Prediction
 from cosyvoice_cpu.system.machine import Machine, gigabytes
 from cosyvoice_cpu.system.threads import THREADS_VARIABLE
 
@@ -32,7 +32,7 @@ _BUSY_SHARE = 0.5  # of the usable cores, already taken by other work
 
 
 @dataclass(frozen=True)
-class Finding:
+class MachineCheck:
     """`what` is the fact and its consequence, `hint` what to do about it."""
 
     level: Level
@@ -44,53 +44,55 @@ class Finding:
         return asdict(self)
 
 
-def examine(machine: Machine, ceilings: Ceilings, predictions: list[Prediction]) -> list[Finding]:
+def check_machine(
+    machine: Machine, peak: PeakThroughput, predictions: list[Prediction]
+) -> list[MachineCheck]:
     """Everything worth saying about `machine`, the gravest first."""
-    findings = [
-        *_processor(machine, ceilings),
+    checks = [
+        *_processor(machine, peak),
         *_cores(machine),
         *_memory(machine, predictions),
         *_wheels(machine),
         *_extras(),
     ]
     order = ("problem", "slow", "note")
-    return sorted(findings, key=lambda finding: order.index(finding.level))
+    return sorted(checks, key=lambda check: order.index(check.level))
 
 
-def _processor(machine: Machine, ceilings: Ceilings) -> Iterator[Finding]:
+def _processor(machine: Machine, peak: PeakThroughput) -> Iterator[MachineCheck]:
     sets = machine.instruction_sets
-    gain = ceilings.int8_gops / ceilings.fp32_gflops
+    gain = peak.int8_gops / peak.fp32_gflops
     if sets is None:
-        yield Finding("note", "this system does not list the processor's instruction sets")
+        yield MachineCheck("note", "this system does not list the processor's instruction sets")
     elif "AVX2" in sets and not sets["AVX2"]:
-        yield Finding(
+        yield MachineCheck(
             "slow",
             "the processor has no AVX2: everything runs several times slower than it could",
             "in a virtual machine, choose a CPU model that passes AVX2 on (such as `host`)",
         )
     elif not (sets.get("VNNI") or sets.get("DOT")):
-        yield Finding(
+        yield MachineCheck(
             "slow",
             "the processor has no INT8 dot product (VNNI): INT8 saves memory and little time",
         )
     if gain < _SMALL_GAIN:
-        yield Finding(
+        yield MachineCheck(
             "slow",
             f"INT8 products run at {gain:.1f} times the speed of float32 here",
             "expect little from INT8 in the flow; the speech LM still gains, it waits for memory",
         )
 
 
-def _cores(machine: Machine) -> Iterator[Finding]:
+def _cores(machine: Machine) -> Iterator[MachineCheck]:
     if machine.usable_cpus < machine.logical_cpus:
-        yield Finding(
+        yield MachineCheck(
             "slow",
             f"this process may run on {machine.usable_cpus} of {machine.logical_cpus} CPUs",
             "widen its affinity (taskset, --cpuset-cpus, a Slurm allocation) if that is not wanted",
         )
     quota = machine.quota_cpus
     if quota is not None and quota < machine.physical_cores:
-        yield Finding(
+        yield MachineCheck(
             "slow",
             f"the container grants {quota:g} CPUs of {machine.physical_cores} cores; more threads"
             " than that are stopped again and again",
@@ -99,7 +101,7 @@ def _cores(machine: Machine) -> Iterator[Finding]:
     text = os.environ.get(THREADS_VARIABLE, "")
     cores = min(machine.physical_cores, ceil(quota) if quota else machine.physical_cores)
     if text.isdigit() and int(text) > cores:
-        yield Finding(
+        yield MachineCheck(
             "slow",
             f"{THREADS_VARIABLE} is {text}, more than the {cores} cores at hand",
             f"unset it; the default here is {machine.default_threads}",
@@ -109,37 +111,37 @@ def _cores(machine: Machine) -> Iterator[Finding]:
     if machine.governor in _SLOW_GOVERNORS and not driver.startswith(
         ("intel_pstate", "amd-pstate")
     ):
-        yield Finding(
+        yield MachineCheck(
             "slow",
             f"the frequency governor is {machine.governor}: the cores start slowly",
             "cpupower frequency-set -g performance (or schedutil)",
         )
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > _BUSY_SHARE * machine.usable_cpus:
-        yield Finding(
+        yield MachineCheck(
             "note",
             f"other work keeps about {load:.1f} CPUs busy, so what is measured here is too low",
             "run doctor again when the machine is idle",
         )
 
 
-def _memory(machine: Machine, predictions: list[Prediction]) -> Iterator[Finding]:
+def _memory(machine: Machine, predictions: list[Prediction]) -> Iterator[MachineCheck]:
     limit, total = machine.memory_limit_mb, machine.memory_mb
     usable = min(value for value in (limit, total, float("inf")) if value is not None)
     if limit is not None and total is not None and limit < total:
-        yield Finding(
+        yield MachineCheck(
             "note", f"the container grants {gigabytes(limit)} of {gigabytes(total)} memory"
         )
     for prediction in predictions:
         if prediction.peak_rss_mb > usable:
-            yield Finding(
+            yield MachineCheck(
                 "problem",
                 f"{prediction.recipe} needs about {gigabytes(prediction.peak_rss_mb)} of memory, "
                 f"there are {gigabytes(usable)}",
                 "use a smaller recipe: `cosyvoice-cpu quantize`",
             )
         elif machine.available_mb is not None and prediction.peak_rss_mb > machine.available_mb:
-            yield Finding(
+            yield MachineCheck(
                 "slow",
                 f"{prediction.recipe} needs about {gigabytes(prediction.peak_rss_mb)} of memory, "
                 f"{gigabytes(machine.available_mb)} are free: weights will be read again and again",
@@ -147,18 +149,18 @@ def _memory(machine: Machine, predictions: list[Prediction]) -> Iterator[Finding
             )
 
 
-def _wheels(machine: Machine) -> Iterator[Finding]:
+def _wheels(machine: Machine) -> Iterator[MachineCheck]:
     rivals = [name for name in _RIVAL_ENGINES if _installed(name)]
     if rivals and _installed("onnxruntime"):
         both = " and ".join(["onnxruntime", *rivals])
-        yield Finding(
+        yield MachineCheck(
             "problem",
             f"{both} are installed over each other: which one runs is chance",
             f"pip uninstall {' '.join(['onnxruntime', *rivals])}, then pip install onnxruntime",
         )
     cuda = _torch_cuda()
     if cuda is not None and not _NVIDIA_DEVICE.exists():
-        yield Finding(
+        yield MachineCheck(
             "note",
             f"torch {machine.packages.get('torch', '')} is the build for CUDA {cuda}, on a machine "
             "without an NVIDIA GPU: gigabytes of disk for nothing",
@@ -166,11 +168,11 @@ def _wheels(machine: Machine) -> Iterator[Finding]:
         )
 
 
-def _extras() -> Iterator[Finding]:
+def _extras() -> Iterator[MachineCheck]:
     for extra, modules in _EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         if missing:
-            yield Finding(
+            yield MachineCheck(
                 "note",
                 f"the extra [{extra}] is not complete: no {', '.join(missing)}",
                 f'pip install "cosyvoice-cpu[{extra}]"',

@@ -1,6 +1,6 @@
 """What a bench row is made of: a torch checkpoint or a bundle, and how it is computed.
 
-Runs inside a worker process; only the torch variants import torch.
+`load_engine` runs inside a bench process; only the torch variants import torch.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-from cosyvoice_cpu.errors import CosyVoiceError
-from cosyvoice_cpu.stage_api import SpeechLMSession, Stages
+from cosyvoice_cpu.bundle.reader import read_manifest
+from cosyvoice_cpu.errors import CosyVoiceError, first_line
+from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
+from cosyvoice_cpu.stage_api import Stages
 
 Kind = Literal["reference", "bundle"]
 Variant = Literal["float32", "bfloat16", "compile"]
@@ -33,7 +35,7 @@ class EngineSpec:
     variant: Variant = "float32"
 
     def as_json(self) -> dict[str, str]:
-        """The fields, for a worker's command line."""
+        """The fields, for a bench process's command line."""
         return asdict(self)
 
     @property
@@ -46,6 +48,19 @@ class EngineSpec:
         """Size on disk."""
         return sum(path.stat().st_size for path in self.files)
 
+    def request(self, workload: Workload) -> Request:
+        """`workload` by the manifest or configuration. Raises: BundleError, CheckpointError."""
+        if self.kind == "bundle":
+            manifest = read_manifest(Path(self.path))
+            return Request(workload, manifest.audio, manifest.synthesis)
+        from cosyvoice_cpu.checkpoint.folder import open_checkpoint
+        from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
+
+        checkpoint = open_checkpoint(Path(self.path), front_end=False)
+        config = checkpoint.config
+        synthesis = synthesis_settings(checkpoint.generation, config)
+        return Request(workload, audio_settings(config), synthesis)
+
 
 def bundle_specs(bundles: Sequence[Path]) -> list[EngineSpec]:
     """A row per bundle, named after its folder, or its path where two folders share a name."""
@@ -56,17 +71,11 @@ def bundle_specs(bundles: Sequence[Path]) -> list[EngineSpec]:
     ]
 
 
-class _LMStages(Stages, Protocol):
-    """Stages that also decode token by token."""
-
-    def speech_lm_session(self) -> SpeechLMSession: ...
-
-
 @dataclass(frozen=True)
 class Engine:
     """Loaded stages, and the context in which to call them."""
 
-    stages: _LMStages
+    stages: Stages
     autocast: bool
 
     @contextlib.contextmanager
@@ -121,9 +130,9 @@ def _compile(stages: Any) -> None:
 
         get_cpp_compiler()
     except Exception as error:  # InvalidCxxCompiler, or another torch without this module
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnavailableError(
-            f"torch.compile finds no C++ compiler ({reason})", "install g++, or leave out this row"
+            f"torch.compile finds no C++ compiler ({first_line(error)})",
+            "install g++, or leave out this row",
         ) from error
     torch._dynamo.config.cache_size_limit = 64
     vocoder = stages.vocoder

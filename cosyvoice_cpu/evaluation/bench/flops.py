@@ -16,7 +16,7 @@ GUIDED_BATCH = 2
 
 
 @dataclass(frozen=True)
-class FlowWork:
+class FlowStepFlops:
     """Operations of one solver step on a guided pair."""
 
     linear: float  # products with weights: these can be INT8
@@ -24,12 +24,12 @@ class FlowWork:
     convolution: float  # the position convolutions
 
     @property
-    def operations(self) -> float:
+    def total(self) -> float:
         """All of them."""
         return self.linear + self.attention + self.convolution
 
 
-def flow_step_work(config: EstimatorConfig, frames: int) -> FlowWork:
+def flow_step_flops(config: EstimatorConfig, frames: int) -> FlowStepFlops:
     """One call of the estimator with a batch of two and `frames` mel frames.
 
     The modulation by time is not in it: the graphs hold it as a table, and torch computes it for
@@ -42,7 +42,7 @@ def flow_step_work(config: EstimatorConfig, frames: int) -> FlowWork:
     linear = 2.0 * rows * (config.depth * block + inputs + dim * config.mel_dim)
     attention = 4.0 * GUIDED_BATCH * frames * frames * width * config.depth
     kernel = _POSITION_KERNEL * dim // _POSITION_GROUPS
-    return FlowWork(linear, attention, 2 * 2.0 * rows * dim * kernel)
+    return FlowStepFlops(linear, attention, 2 * 2.0 * rows * dim * kernel)
 
 
 def speech_lm_weights(config: SpeechLMConfig) -> int:
@@ -53,7 +53,7 @@ def speech_lm_weights(config: SpeechLMConfig) -> int:
     return config.num_layers * (attention + mlp) + config.hidden_size * config.speech_table_rows
 
 
-def prefill_operations(config: SpeechLMConfig, positions: int) -> float:
+def prefill_flops(config: SpeechLMConfig, positions: int) -> float:
     """Operations to read `positions` rows: the layers for each, the head for the last."""
     head = config.hidden_size * config.speech_table_rows
     layers = speech_lm_weights(config) - head
@@ -61,7 +61,7 @@ def prefill_operations(config: SpeechLMConfig, positions: int) -> float:
     return 2.0 * positions * layers + 2.0 * head + attention
 
 
-def vocoder_operations(config: VocoderConfig, frames: int) -> float:
+def vocoder_flops(config: VocoderConfig, frames: int) -> float:
     """Operations to turn `frames` mel frames into samples, f0 predictor included."""
     widths = [config.base_channels >> n for n in range(len(config.upsample_rates) + 1)]
     bins = config.istft_n_fft + 2

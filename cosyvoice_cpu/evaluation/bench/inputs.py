@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -21,29 +22,36 @@ from cosyvoice_cpu.evaluation.bench.workload import Workload
 from cosyvoice_cpu.progress import Notify
 from cosyvoice_cpu.system.cache_folder import cache_folder
 
-# Rows by name: torch variants of the checkpoint, then bundles that are made of it.
+# Rows of the checkpoint itself, by name. Those of bundles are the caller's `BundleMaker`s.
 TORCH_ROWS: dict[str, Variant] = {"eager": "float32", "bf16": "bfloat16", "compile": "compile"}
-MADE_ROWS = ("onnx", "dynamic", "int8")
-ROW_NAMES = (*TORCH_ROWS, *MADE_ROWS)
 _LEAST_SECONDS = 20  # that graphs are made for, so that shorter requests use the same bundle
 SYNTHETIC_GENERATIONS = ("cosyvoice3",)
 
 
-class Materials:
+@dataclass(frozen=True)
+class BundleMaker:
+    """How the bundle of a row is made. Exporters and quantizers stand above this package."""
+
+    make: Callable[[Path, Path], object]  # (checkpoint or bundle, folder to be made)
+    source: str | None = None  # the row whose bundle it is made of; None: the checkpoint
+
+
+def seconds_to_hold(workload: Workload) -> float:
+    """The audio with prompt that graphs must hold: the same for all short workloads."""
+    return float(max(ceil(workload.seconds + workload.prompt_seconds), _LEAST_SECONDS))
+
+
+class BenchInputs:
     """A work folder, and what was made in it by this object."""
 
     def __init__(
         self,
         folder: Path | None,
         workload: Workload,
-        threads: int,
+        makers: Mapping[str, BundleMaker],
         notify: Notify,
-        quantize: Callable[[Path, Path, bool], object],
     ) -> None:
-        """`folder` None takes `bench` in the user's cache.
-
-        `quantize(source, output, force)` makes the bundle of row int8 of the float32 one: a bench
-        measures what others make, so it is given the way.
+        """`folder` None takes `bench` in the user's cache; `makers` by the name of their row.
 
         Raises: UsageError without either.
         """
@@ -51,11 +59,9 @@ class Materials:
         if folder is None and cache is None:
             raise UsageError("this user has no cache folder to work in", "give --work DIR")
         self._folder = folder or Path(cache or "", "bench")
-        needed = ceil(workload.seconds + workload.prompt_seconds)
-        self._max_seconds = float(max(needed, _LEAST_SECONDS))
-        self._threads = threads
+        self._max_seconds = seconds_to_hold(workload)
+        self._makers = makers
         self._notify = notify
-        self._quantize = quantize
         self._made: list[Path] = []
 
     def synthetic_checkpoint(self, generation: str) -> Path:
@@ -75,17 +81,16 @@ class Materials:
             path, lambda: make_synthetic_checkpoint(path, size="full", progress=self._notify)
         )
 
-    def rows(
-        self, names: Sequence[str], checkpoint: Path | None, *, force: bool = False
-    ) -> list[EngineSpec]:
-        """The rows of ROW_NAMES for `checkpoint`; `force` takes an INT8 bundle past its gate.
+    def rows(self, names: Sequence[str], checkpoint: Path | None) -> list[EngineSpec]:
+        """The rows called `names` for `checkpoint`.
 
         Raises: UsageError for an unknown name, or without a checkpoint to make a row of.
         """
-        unknown = [name for name in names if name not in ROW_NAMES]
+        known = (*TORCH_ROWS, *self._makers)
+        unknown = [name for name in names if name not in known]
         if unknown:
             raise UsageError(
-                f"there is no row {unknown[0]!r}", f"rows: {', '.join(ROW_NAMES)}, or bundles"
+                f"there is no row {unknown[0]!r}", f"rows: {', '.join(known)}, or bundles"
             )
         specs = []
         for name in names:
@@ -96,7 +101,7 @@ class Materials:
             if name in TORCH_ROWS:
                 specs.append(EngineSpec(name, "reference", str(checkpoint), TORCH_ROWS[name]))
             else:
-                path = self._bundle(name, checkpoint, force)
+                path = self._bundle(name, checkpoint)
                 specs.append(EngineSpec(name, "bundle", str(path)))
         return specs
 
@@ -106,27 +111,12 @@ class Materials:
             shutil.rmtree(path, ignore_errors=True)
         self._made.clear()
 
-    def _bundle(self, row: str, checkpoint: Path, force: bool) -> Path:
-        path = (
-            self._folder
-            / f"{Path(os.path.realpath(checkpoint)).name}-{self._key(checkpoint)}-{row}"
-        )
-        if row == "int8":
-            source = self._bundle("onnx", checkpoint, force)
-            return self._made_once(path, lambda: self._quantize(source, path, force))
-        from cosyvoice_cpu.export.exporter import export_checkpoint
-
-        return self._made_once(
-            path,
-            lambda: export_checkpoint(
-                checkpoint,
-                path,
-                shapes="dynamic" if row == "dynamic" else "static",
-                max_seconds=self._max_seconds,
-                front_end=False,
-                threads=self._threads,
-            ),
-        )
+    def _bundle(self, row: str, checkpoint: Path) -> Path:
+        name = f"{Path(os.path.realpath(checkpoint)).name}-{self._key(checkpoint)}-{row}"
+        path = self._folder / name
+        maker = self._makers[row]
+        source = self._bundle(maker.source, checkpoint) if maker.source else checkpoint
+        return self._made_once(path, lambda: maker.make(source, path))
 
     def _made_once(self, path: Path, make: Callable[[], object]) -> Path:
         """The makers write beside `path` and rename, so what exists is whole."""
@@ -160,7 +150,7 @@ def default_rows(checkpoint: Path | None, bundles: Sequence[Path]) -> list[str]:
 def config_of(checkpoint: Path | None, bundles: Sequence[Path]) -> CheckpointConfig | None:
     """The sizes of the model that all rows hold: the checkpoint's, or the official ones.
 
-    None if neither fits; then no bounds are stated. Raises: CheckpointError for a broken folder.
+    None if neither fits; then no roofline is stated. Raises: CheckpointError for a broken folder.
     """
     if checkpoint is not None:
         from cosyvoice_cpu.checkpoint.folder import open_checkpoint

@@ -17,21 +17,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cosyvoice_cpu.evaluation.bench.probe_graphs import int8_matmul_model, matmul_model
-
-_SHAPE = (1500, 1024, 2048)  # rows: two guidance halves of 15 s; the estimator's `expand` layer
-_OPERATIONS = 2.0 * _SHAPE[0] * _SHAPE[1] * _SHAPE[2]
+PROBE_FOLDER = Path(__file__).parent / "data"  # graphs, see tools/make_probe_graphs.py
+PROBE_SHAPE = (1500, 1024, 2048)  # rows: two guidance halves of 15 s; the estimator's `expand`
+_OPERATIONS = 2.0 * PROBE_SHAPE[0] * PROBE_SHAPE[1] * PROBE_SHAPE[2]
 _READ_BYTES = 2**28  # 256 MB, more than any cache
 _SECONDS = 0.6  # per figure
 _LEAST_RUNS = 3
 
 
 @dataclass(frozen=True)
-class Ceilings:
+class PeakThroughput:
     """With `threads` threads. bf16 is None without torch, or where it was not asked for."""
 
     threads: int
@@ -44,10 +45,10 @@ class Ceilings:
         """The fields."""
         return asdict(self)
 
-    def best_of(self, other: Ceilings) -> Ceilings:
+    def best_of(self, other: PeakThroughput) -> PeakThroughput:
         """The higher figure of two measurements with the same number of threads."""
         bf16 = [value for value in (self.bf16_gflops, other.bf16_gflops) if value is not None]
-        return Ceilings(
+        return PeakThroughput(
             self.threads,
             max(self.fp32_gflops, other.fp32_gflops),
             max(self.int8_gops, other.int8_gops),
@@ -56,41 +57,61 @@ class Ceilings:
         )
 
 
-def measure_ceilings(threads: int, *, bfloat16: bool = False) -> Ceilings:
+def measure_peak_throughput(threads: int, *, bfloat16: bool = False) -> PeakThroughput:
     """Measure in this process, about 3 s. `bfloat16` needs torch, which is imported for it."""
-    return Ceilings(
+    return PeakThroughput(
         threads=threads,
-        fp32_gflops=_OPERATIONS / 1e9 / min(_times(_engine_run(matmul_model(*_SHAPE), threads))),
-        int8_gops=_OPERATIONS / 1e9 / min(_times(_engine_run(int8_matmul_model(*_SHAPE), threads))),
+        fp32_gflops=_engine_rate("float32", threads),
+        int8_gops=_engine_rate("int8", threads),
         bf16_gflops=_bfloat16_rate(threads) if bfloat16 else None,
         read_gb_s=_read_rate(threads),
     )
 
 
-def measure_ceilings_apart(threads: int) -> Ceilings:
+def measure_peak_in_own_process(threads: int) -> PeakThroughput:
     """Measure in a process of its own, BF16 as well if torch is installed."""
     command = [sys.executable, "-m", __name__, str(threads)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    return Ceilings(**json.loads(run.stdout))
+    return PeakThroughput(**json.loads(run.stdout))
 
 
-def _engine_run(model: bytes, threads: int) -> Callable[[], object]:
+def _engine_rate(precision: str, threads: int) -> float:
+    """Giga-operations per second of a product in ONNX Runtime."""
+    session = open_probe(precision, threads)
+    x = np.random.default_rng(1).normal(0, 1, PROBE_SHAPE[:2]).astype(np.float32)
+    return _OPERATIONS / 1e9 / min(_times(lambda: session.run(None, {"x": x})))
+
+
+def open_probe(precision: str, threads: int) -> Any:
+    """A session that multiplies x [rows, inner] with the weights of `probe_weights`."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(1).normal(0, 1, _SHAPE[:2]).astype(np.float32)
-    return lambda: session.run(None, {"x": x})
+    weights = ort.OrtValue.ortvalue_from_numpy(probe_weights(precision))
+    options.add_external_initializers(["w"], [weights])
+    graph = (PROBE_FOLDER / f"matmul-{precision}.onnx").read_bytes()
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def probe_weights(precision: str) -> NDArray[np.generic]:
+    """[inner, columns] of "float32", or of "int8" with the scale 1/64.
+
+    Integers have 7 bits: kernels without VNNI saturate at more.
+    """
+    rng = np.random.default_rng(0)
+    if precision == "float32":
+        return rng.normal(0, 1, PROBE_SHAPE[1:]).astype(np.float32)
+    return rng.integers(-64, 65, PROBE_SHAPE[1:]).astype(np.int8)
 
 
 def _bfloat16_rate(threads: int) -> float:
     import torch
 
     torch.set_num_threads(threads)
-    x = torch.randn(_SHAPE[:2]).to(torch.bfloat16)
-    w = torch.randn(_SHAPE[1:]).to(torch.bfloat16)
+    x = torch.randn(PROBE_SHAPE[:2]).to(torch.bfloat16)
+    w = torch.randn(PROBE_SHAPE[1:]).to(torch.bfloat16)
     with torch.inference_mode():
         return _OPERATIONS / 1e9 / min(_times(lambda: x @ w))
 
@@ -117,4 +138,4 @@ def _times(run: Callable[[], object]) -> list[float]:
 
 if __name__ == "__main__":
     has_torch = importlib.util.find_spec("torch") is not None
-    print(json.dumps(measure_ceilings(int(sys.argv[1]), bfloat16=has_torch).as_json()))
+    print(json.dumps(measure_peak_throughput(int(sys.argv[1]), bfloat16=has_torch).as_json()))

@@ -1,4 +1,4 @@
-"""The parent's side of a worker process: start it, ask it, watch its memory, end it."""
+"""The parent's side of a bench process: start it, ask it, watch its memory, end it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _MODULE = "cosyvoice_cpu.evaluation.bench.process"
 _END_SECONDS = 10
 
 
-class WorkerProcess:
-    """A worker and its pipe. A context manager: the process ends with the block."""
+class BenchProcess:
+    """One process and its pipe. A context manager: the process ends with the block."""
 
     def __init__(self, spec: EngineSpec, workload: Workload, threads: int) -> None:
         task = {"spec": spec.as_json(), "workload": workload.as_json(), "threads": threads}
@@ -36,7 +36,7 @@ class WorkerProcess:
         )
         self._watch = MemoryWatch(self._process.pid)
 
-    def __enter__(self) -> WorkerProcess:
+    def __enter__(self) -> BenchProcess:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,11 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solver_times, time_grid
-from cosyvoice_cpu.evaluation.bench.workload import SOLVER_STEPS, Workload
+from cosyvoice_cpu.component_runner import repeatable_call
+from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.graph import Recording
 
@@ -56,50 +53,37 @@ def profile_bundle(bundle: Path, workload: Workload, threads: int) -> list[Graph
     """
     with tempfile.TemporaryDirectory(prefix="profile-") as folder:
         recording = Recording(Path(folder))
-        _speak(BundleStages.load(bundle, threads, recording=recording), workload)
+        stages = BundleStages.load(bundle, threads, recording=recording)
+        request = Request(workload, stages.audio, stages.synthesis)
+        _run_twice(stages, request)
         recorded = {graph: _runs(times) for graph, times in recording.files().items()}
-    return _graph_times(recorded, workload)
+    return _graph_times(recorded, request)
 
 
-def _speak(stages: BundleStages, workload: Workload) -> None:
+def _run_twice(stages: BundleStages, request: Request) -> None:
     """Every graph twice, the second time as recorded; the speech LM also token by token."""
-    inputs = workload.inputs
-    frames = workload.frames
-    noise = flow_noise(frames, stages.synthesis.mel.num_mels, stages.synthesis.max_frames)
-    pair = np.stack([noise, noise])  # [2, 80, T]
-    mask = np.ones((2, 1, frames), np.float32)
-    speaker = np.ones((2, noise.shape[0]), np.float32)
-    t = np.full(2, solver_times(time_grid(SOLVER_STEPS))[0], np.float32)
-    mel = np.full((noise.shape[0], frames - len(inputs.prompt_mel)), -5.0, np.float32)
-    for _ in range(2):
-        session = stages.speech_lm_session()
-        session.prefill(inputs.text_ids, inputs.prompt_text_ids, inputs.prompt_tokens)
-    for token in inputs.tokens[:_DECODED]:
-        session.step(token)
-    for _ in range(2):
-        stages.flow_condition(
-            inputs.tokens,
-            prompt_tokens=inputs.prompt_tokens,
-            prompt_mel=inputs.prompt_mel,
-            embedding=inputs.embedding,
-        )
-        stages.flow_velocity(pair, mask, pair, t, speaker, pair)
-        stages.mel_to_waveform(mel)
+    utterance = request.utterance
+    repeatable_call(stages, "prefill", utterance)()
+    repeatable_call(stages, "decode", utterance, _DECODED)()  # behind a second prefill
+    for name in ("condition", "solver_step", "waveform"):
+        call = repeatable_call(stages, name, utterance)
+        call()
+        call()
 
 
 def _graph_times(
-    recorded: dict[str, list[list[dict[str, Any]]]], workload: Workload
+    recorded: dict[str, list[list[dict[str, Any]]]], request: Request
 ) -> list[GraphTime]:
     """`recorded`: per graph file its runs, per run its kernels."""
     lm = recorded["speech_lm"]
     times = [
         _graph_time("speech_lm prefill", 1, lm[1:2]),
-        _graph_time("speech_lm decode", workload.tokens - 1, lm[2:]),
+        _graph_time("speech_lm decode", request.tokens - 1, lm[2:]),
     ]
     for stem, runs in recorded.items():
         if stem == "speech_lm":
             continue
-        calls = SOLVER_STEPS if stem.startswith("full") else 1
+        calls = request.synthesis.solver_steps if stem.startswith("full") else 1
         times.append(_graph_time(_STAGES.get(stem.partition("-")[0], stem), calls, runs[1:2]))
     return sorted(times, key=lambda time: _ORDER.index(time.stage))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.evaluation.bench.run import METRICS, Bench, Row, Statistic
+from cosyvoice_cpu.evaluation.bench.run import METRICS, Bench, BenchRow, Statistic
 from cosyvoice_cpu.evaluation.plots import COLOURS, Bar, Part, bar_chart
 from cosyvoice_cpu.system.machine import Machine
 
@@ -30,7 +30,7 @@ _MARKDOWN_HEAD = (
     "s/step",
     "vocoder s",
     "vocoder s/s",
-    "of the bound: LM, flow, vocoder",
+    "of the roofline: LM, flow, vocoder",
     "load cold / warm s",
     "peak RSS MB (anonymous, file)",
     "size MB",
@@ -39,14 +39,14 @@ _MARKDOWN_HEAD = (
 
 
 def markdown(bench: Bench, machine: Machine) -> str:
-    """The machine, its ceilings, and one line per row. Spread is the fastest to the slowest run."""
-    work, top = bench.workload, bench.ceilings
+    """The machine, its peak throughput, a line per row; spreads are fastest to slowest run."""
+    work, top = bench.workload, bench.peak
     bf16 = f"{top.bf16_gflops:.0f} GFLOP/s BF16, " if top.bf16_gflops else ""
     lines = [
         f"Machine: {machine.summary()}.",
-        f"Ceilings in this run, {top.threads} threads: {top.fp32_gflops:.0f} GFLOP/s FP32, {bf16}"
+        f"Peak throughput, {top.threads} threads: {top.fp32_gflops:.0f} GFLOP/s FP32, {bf16}"
         f"{top.int8_gops:.0f} GOP/s INT8, {top.read_gb_s:.1f} GB/s read.",
-        f"Request: {work.seconds:g} s of audio ({work.tokens} speech tokens) after a prompt of "
+        f"Request: {work.seconds:g} s of audio after a prompt of "
         f"{work.prompt_seconds:g} s, {bench.threads} threads; median (fastest to slowest) of "
         f"{bench.repeat} alternating repetitions of {work.decode_tokens} tokens and "
         f"{work.solver_steps} solver steps each.",
@@ -59,13 +59,15 @@ def markdown(bench: Bench, machine: Machine) -> str:
     return "\n".join(lines)
 
 
-def _cells(row: Row, seconds: float) -> list[str]:
+def _cells(row: BenchRow, seconds: float) -> list[str]:
     if row.status != "ok":
         return [row.spec.name, row.status, *[_MISSING] * (len(_MARKDOWN_HEAD) - 2)]
     metrics = row.metrics
     shares = [
-        f"{row.bounds[stage] / metrics[f'{stage}_s'].median:.0%}" if row.bounds else _MISSING
-        for stage in ("speech_lm", "flow", "vocoder")
+        f"{row.least_seconds[stage] / metrics[f'{stage}_s'].median:.0%}"
+        if row.least_seconds
+        else _MISSING
+        for stage in COLOURS
     ]
     memory = row.memory
     return [
@@ -101,11 +103,11 @@ def to_csv(bench: Bench, machine: Machine) -> str:
     columns = [
         *("row", "status", "note", *metric_columns, "load_cold_s", "load_warm_s"),
         *("peak_rss_mb", "anonymous_mb", "file_mb", "bytes"),
-        *(f"bound_{stage}_s" for stage in ("speech_lm", "flow", "vocoder")),
+        *(f"least_{stage}_s" for stage in COLOURS),
         *(*_KEY_COLUMNS, "repeat", "cpu", "fp32_gflops", "bf16_gflops", "int8_gops", "read_gb_s"),
     ]
     common = {
-        **bench.ceilings.as_json(),
+        **bench.peak.as_json(),
         "seconds": bench.workload.seconds,
         "prompt_seconds": bench.workload.prompt_seconds,
         "threads": bench.threads,
@@ -129,7 +131,7 @@ def to_csv(bench: Bench, machine: Machine) -> str:
         }
         for name, value in row.metrics.items():
             line |= {name: value.median, f"{name}_min": value.low, f"{name}_max": value.high}
-        line |= {f"bound_{stage}_s": value for stage, value in row.bounds.items()}
+        line |= {f"least_{stage}_s": value for stage, value in row.least_seconds.items()}
         writer.writerow({key: _plain(value) for key, value in (line | common).items()})
     return out.getvalue()
 
@@ -199,7 +201,7 @@ class Change:
         )
 
 
-def compare(bench: Bench, earlier: Path) -> list[Change]:
+def changes_since(bench: Bench, earlier: Path) -> list[Change]:
     """What is outside the spread of this run and that of the CSV file `earlier`.
 
     A metric moved if the two ranges of repetitions do not overlap and the medians differ by more
@@ -230,7 +232,7 @@ def compare(bench: Bench, earlier: Path) -> list[Change]:
     return changes
 
 
-def _change(row: Row, metric: str, old: dict[str, str], path: Path) -> Change | None:
+def _change(row: BenchRow, metric: str, old: dict[str, str], path: Path) -> Change | None:
     try:
         median, low, high = (float(old[f"{metric}{part}"]) for part in ("", "_min", "_max"))
     except (KeyError, ValueError) as error:

@@ -3,7 +3,7 @@
 Rows are measured A B C, A B C, ..., so that whatever else the machine does hits all of them alike.
 A whole request is computed once per row, as warm-up and for the check of its audio; a repetition
 then times the prefill, a few decoded tokens, a few solver steps and the vocoder, and the request's
-time follows: prefill + tokens * s per token + condition + 10 * s per step + vocoder.
+time follows: prefill + tokens * s per token + condition + steps * s per step + vocoder.
 """
 
 from __future__ import annotations
@@ -20,23 +20,21 @@ from typing import Any
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.errors import CosyVoiceError, UsageError
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec, UnavailableError
-from cosyvoice_cpu.evaluation.bench.peak_throughput import Ceilings, measure_ceilings_apart
-from cosyvoice_cpu.evaluation.bench.pool import WorkerProcess
-from cosyvoice_cpu.evaluation.bench.roofline import stage_bounds
-from cosyvoice_cpu.evaluation.bench.smoke_checks import Results, differences, problem
-from cosyvoice_cpu.evaluation.bench.workload import (
-    FRAMES_PER_TOKEN,
-    SAMPLES_PER_FRAME,
-    SOLVER_STEPS,
-    Workload,
+from cosyvoice_cpu.evaluation.bench.peak_throughput import (
+    PeakThroughput,
+    measure_peak_in_own_process,
 )
+from cosyvoice_cpu.evaluation.bench.pool import BenchProcess
+from cosyvoice_cpu.evaluation.bench.roofline import least_seconds
+from cosyvoice_cpu.evaluation.bench.smoke_checks import Results, differences, problem
+from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
 from cosyvoice_cpu.progress import Notify, no_notice
 from cosyvoice_cpu.system.memory import ResidentMemory
 from cosyvoice_cpu.system.page_cache import drop_from_cache
 
 # What one repetition yields, as columns; lower is better for each.
 METRICS = ("prefill_s", "token_ms", "step_s", "speech_lm_s", "flow_s", "vocoder_s", "rtf")
-_OVER_BOUND = 1.6  # typical time over the least time
+_OVER_LEAST = 1.6  # typical time over the least time
 _LOADED_BYTES_PER_SECOND = 0.5e9
 
 
@@ -55,7 +53,7 @@ class Statistic:
 
 
 @dataclass
-class Row:
+class BenchRow:
     """One engine's figures. `status` is "ok", "refused" (its audio is wrong) or "unavailable"."""
 
     spec: EngineSpec
@@ -67,7 +65,7 @@ class Row:
     load_warm_s: float | None = None
     memory: ResidentMemory = field(default_factory=ResidentMemory)
     differences: dict[str, float] = field(default_factory=dict)  # from the first row
-    bounds: dict[str, float] = field(default_factory=dict)  # least seconds per stage
+    least_seconds: dict[str, float] = field(default_factory=dict)  # per stage, by the roofline
 
 
 @dataclass(frozen=True)
@@ -77,11 +75,11 @@ class Bench:
     workload: Workload
     threads: int
     repeat: int
-    ceilings: Ceilings
-    rows: list[Row]
+    peak: PeakThroughput
+    rows: list[BenchRow]
 
     @property
-    def refused(self) -> list[Row]:
+    def refused(self) -> list[BenchRow]:
         """Rows whose audio was wrong."""
         return [row for row in self.rows if row.status == "refused"]
 
@@ -93,14 +91,14 @@ def run_bench(
     threads: int,
     repeat: int = 3,
     config: CheckpointConfig | None = None,
-    ceilings: Ceilings | None = None,
+    peak: PeakThroughput | None = None,
     measure_loading: bool = True,
     notify: Notify = no_notice,
 ) -> Bench:
     """Measure `specs` in one alternating run.
 
     `config` gives the sizes of the model, for the least time that its work can take; None leaves
-    that out. `ceilings` are measured before and after the rows if not given. `notify` gets what is
+    that out. `peak` is measured before and after the rows if not given. `notify` gets what is
     under way. A row that fails or computes nonsense is reported as such and does not stop the
     others. Raises: UsageError for a run without rows.
     """
@@ -110,49 +108,55 @@ def run_bench(
         )
     if repeat < 1:
         raise UsageError(f"{repeat} repetitions measure nothing", "give 1 or more")
-    measured = ceilings is None
-    if ceilings is None:
+    measured = peak is None
+    if peak is None:
         notify("measuring what this machine reaches at best")
-        ceilings = measure_ceilings_apart(threads)
+        peak = measure_peak_in_own_process(threads)
     if config is not None:
-        minutes = expected_seconds(specs, config, workload, ceilings, repeat) / 60
+        minutes = expected_seconds(specs, config, workload, peak, repeat) / 60
         notify(f"{len(specs)} rows, {repeat} repetitions: about {minutes:.0f} minutes")
-    rows = [Row(spec, bytes=spec.bytes) for spec in specs]
+    rows = [BenchRow(spec, bytes=spec.bytes) for spec in specs]
     if measure_loading:
         for row in rows:
             notify(f"{row.spec.name}: loading, cold and warm")
             _measure_loading(row, workload, threads)
     _measure_in_turn(rows, workload, threads, repeat, notify)
     if measured:
-        ceilings = ceilings.best_of(measure_ceilings_apart(threads))
+        peak = peak.best_of(measure_peak_in_own_process(threads))
     if config is not None:
         for row in rows:
-            row.bounds = stage_bounds(row.spec, config, workload, ceilings)
-    return Bench(workload, threads, repeat, ceilings, rows)
+            with contextlib.suppress(CosyVoiceError):  # such a row has no figures
+                request = row.spec.request(workload)
+                row.least_seconds = least_seconds(row.spec, config, request, peak)
+    return Bench(workload, threads, repeat, peak, rows)
 
 
 def expected_seconds(
     specs: Sequence[EngineSpec],
     config: CheckpointConfig,
     workload: Workload,
-    ceilings: Ceilings,
+    peak: PeakThroughput,
     repeat: int,
 ) -> float:
     """Roughly how long `run_bench` takes, from the least time of the work."""
     total = 0.0
     for spec in specs:
-        bounds = stage_bounds(spec, config, workload, ceilings)
-        if not bounds:
+        try:
+            request = spec.request(workload)
+            least = least_seconds(spec, config, request, peak)
+        except CosyVoiceError:
+            continue  # the row says what is wrong when it is measured
+        if not least:
             continue
-        flow, vocoder = bounds["flow"], bounds["vocoder"]
-        step, token = flow / SOLVER_STEPS, bounds["speech_lm"] / workload.tokens
-        repetition = workload.solver_steps * step + workload.decode_tokens * token + vocoder
+        flow, vocoder = least["flow"], least["vocoder"]
+        step, token = flow / request.synthesis.solver_steps, least["speech_lm"] / request.tokens
+        repetition = workload.solver_steps * step + request.decode_tokens * token + vocoder
         loading = 3 * spec.bytes / _LOADED_BYTES_PER_SECOND
-        total += _OVER_BOUND * (flow + vocoder + repeat * repetition) + loading
+        total += _OVER_LEAST * (flow + vocoder + repeat * repetition) + loading
     return total
 
 
-def _measure_loading(row: Row, workload: Workload, threads: int) -> None:
+def _measure_loading(row: BenchRow, workload: Workload, threads: int) -> None:
     """Seconds from starting a process until each stage has answered a short request."""
     with contextlib.suppress(CosyVoiceError):  # the row says what is wrong when it is measured
         if drop_from_cache(row.spec.files):
@@ -163,62 +167,62 @@ def _measure_loading(row: Row, workload: Workload, threads: int) -> None:
 
 
 def _load_once(spec: EngineSpec, workload: Workload, threads: int) -> float:
-    with WorkerProcess(spec, workload, threads) as worker:
-        worker.ask("load")
-        worker.ask("touch")
-        return time.perf_counter() - worker.started
+    with BenchProcess(spec, workload, threads) as process:
+        process.ask("load")
+        process.ask("touch")
+        return time.perf_counter() - process.started
 
 
 def _measure_in_turn(
-    rows: Sequence[Row], workload: Workload, threads: int, repeat: int, notify: Notify
+    rows: Sequence[BenchRow], workload: Workload, threads: int, repeat: int, notify: Notify
 ) -> None:
     samples: dict[int, list[dict[str, float]]] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-        workers: dict[int, WorkerProcess] = {}
+        processes: dict[int, BenchProcess] = {}
         first: Path | None = None
         for index, row in enumerate(rows):
             notify(f"{row.spec.name}: the whole request once")
-            worker = stack.enter_context(WorkerProcess(row.spec, workload, threads))
+            process = stack.enter_context(BenchProcess(row.spec, workload, threads))
             results = folder / str(index)
             results.mkdir()
             with _failures_noted(row):
-                _check_audio(row, worker, results, first or results, workload)
+                _check_audio(row, process, results, first or results, workload)
             if row.status == "ok":
-                workers[index] = worker
+                processes[index] = process
                 first = first or results
             else:
-                worker.end()
+                process.end()
         for repetition in range(repeat):
             notify(f"repetition {repetition + 1} of {repeat}")
-            for index, worker in list(workers.items()):
+            for index, process in list(processes.items()):
                 with _failures_noted(rows[index]):
-                    samples.setdefault(index, []).append(worker.ask("measure"))
+                    samples.setdefault(index, []).append(process.ask("measure"))
                 if rows[index].status != "ok":
-                    worker.end()
-                    del workers[index]
-        for index, worker in workers.items():
-            rows[index].memory = worker.end()
-            rows[index].metrics = _statistics(samples[index], workload)
+                    process.end()
+                    del processes[index]
+        for index, process in processes.items():
+            rows[index].memory = process.end()
+            request = rows[index].spec.request(workload)
+            rows[index].metrics = _statistics(samples[index], request)
 
 
 def _check_audio(
-    row: Row, worker: WorkerProcess, folder: Path, first: Path, workload: Workload
+    row: BenchRow, process: BenchProcess, folder: Path, first: Path, workload: Workload
 ) -> None:
     """Compute the whole request; refuse the row if the result is not what it should be."""
-    worker.ask("load")
+    process.ask("load")
     shared = first / "mel.npy"
-    worker.ask("audio", folder=str(folder), shared_mel=str(shared) if shared.exists() else None)
+    process.ask("audio", folder=str(folder), shared_mel=str(shared) if shared.exists() else None)
     results, reference = Results.read(folder), Results.read(first)
-    samples = workload.tokens * FRAMES_PER_TOKEN * SAMPLES_PER_FRAME
-    if reason := problem(results, reference, samples):
+    if reason := problem(results, reference, row.spec.request(workload).samples):
         row.status, row.note = "refused", reason
     else:
         row.differences = differences(results, reference)
 
 
 @contextlib.contextmanager
-def _failures_noted(row: Row) -> Any:
+def _failures_noted(row: BenchRow) -> Any:
     try:
         yield
     except UnavailableError as error:
@@ -227,20 +231,20 @@ def _failures_noted(row: Row) -> Any:
         row.status, row.note = "refused", error.what
 
 
-def _statistics(samples: Sequence[dict[str, float]], workload: Workload) -> dict[str, Statistic]:
-    derived = [_derived(sample, workload) for sample in samples]
+def _statistics(samples: Sequence[dict[str, float]], request: Request) -> dict[str, Statistic]:
+    derived = [_derived(sample, request) for sample in samples]
     return {name: Statistic.of([values[name] for values in derived]) for name in METRICS}
 
 
-def request_seconds(sample: dict[str, float], workload: Workload) -> float:
+def request_seconds(sample: dict[str, float], request: Request) -> float:
     """Seconds of a whole request, from what one repetition timed."""
-    return _derived(sample, workload)["rtf"] * workload.seconds
+    return _derived(sample, request)["rtf"] * request.workload.seconds
 
 
-def _derived(sample: dict[str, float], workload: Workload) -> dict[str, float]:
-    """The columns of one repetition, from what the worker timed."""
-    lm = sample["prefill_s"] + (workload.tokens - 1) * sample["token_s"]
-    flow = sample["condition_s"] + SOLVER_STEPS * sample["step_s"]
+def _derived(sample: dict[str, float], request: Request) -> dict[str, float]:
+    """The columns of one repetition, from what the process timed."""
+    lm = sample["prefill_s"] + (request.tokens - 1) * sample["token_s"]
+    flow = sample["condition_s"] + request.synthesis.solver_steps * sample["step_s"]
     return {
         "prefill_s": sample["prefill_s"],
         "token_ms": 1000 * sample["token_s"],
@@ -248,7 +252,7 @@ def _derived(sample: dict[str, float], workload: Workload) -> dict[str, float]:
         "speech_lm_s": lm,
         "flow_s": flow,
         "vocoder_s": sample["vocoder_s"],
-        "rtf": (lm + flow + sample["vocoder_s"]) / workload.seconds,
+        "rtf": (lm + flow + sample["vocoder_s"]) / request.workload.seconds,
     }
 
 
@@ -258,12 +262,12 @@ def as_json(bench: Bench) -> dict[str, Any]:
         "workload": bench.workload.as_json(),
         "threads": bench.threads,
         "repeat": bench.repeat,
-        "ceilings": bench.ceilings.as_json(),
+        "peak_throughput": bench.peak.as_json(),
         "rows": [_row_json(row) for row in bench.rows],
     }
 
 
-def _row_json(row: Row) -> dict[str, Any]:
+def _row_json(row: BenchRow) -> dict[str, Any]:
     return {
         "name": row.spec.name,
         "status": row.status,
@@ -279,5 +283,5 @@ def _row_json(row: Row) -> dict[str, Any]:
         "file_mb": row.memory.file_mb,
         "bytes": row.bytes,
         "differences": row.differences,
-        "bounds_s": row.bounds,
+        "least_s": row.least_seconds,
     }

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec
-from cosyvoice_cpu.evaluation.bench.pool import WorkerProcess
+from cosyvoice_cpu.evaluation.bench.pool import BenchProcess
 from cosyvoice_cpu.evaluation.bench.run import Statistic, request_seconds
 from cosyvoice_cpu.evaluation.bench.workload import Workload
 from cosyvoice_cpu.progress import Notify, no_notice
@@ -56,25 +56,27 @@ def tune_threads(
     """Measure a short request (4 s of audio, 3 s of prompt) with each number of threads.
 
     `notify` gets what is under way.
-    Raises: SynthesisError with a worker's words if the bundle can't be loaded or is too short,
+    Raises: SynthesisError with the process's words if the bundle can't be loaded or is too short,
     UsageError without candidates or repetitions.
     """
     if not candidates or repeat < 1:
         raise UsageError("there is nothing to try", "give numbers of threads and 1 or more runs")
+    spec = EngineSpec("", "bundle", str(bundle))
+    request = spec.request(_SHORT)
     seconds: dict[int, list[float]] = {threads: [] for threads in candidates}
     with contextlib.ExitStack() as stack:
-        workers = {}
+        processes = {}
         for threads in candidates:
             notify(f"loading with {threads} threads")
-            spec = EngineSpec(f"{threads} threads", "bundle", str(bundle))
-            worker = stack.enter_context(WorkerProcess(spec, _SHORT, threads))
-            worker.ask("load")
-            worker.ask("warm_up")
-            workers[threads] = worker
+            named = replace(spec, name=f"{threads} threads")
+            process = stack.enter_context(BenchProcess(named, _SHORT, threads))
+            process.ask("load")
+            process.ask("warm_up")
+            processes[threads] = process
         for repetition in range(repeat):
             notify(f"repetition {repetition + 1} of {repeat}")
-            for threads, worker in workers.items():
-                seconds[threads].append(request_seconds(worker.ask("measure"), _SHORT))
+            for threads, process in processes.items():
+                seconds[threads].append(request_seconds(process.ask("measure"), request))
     found = [Candidate(threads, Statistic.of(seconds[threads])) for threads in sorted(seconds)]
     return Tuning(found, choose(found))
 

@@ -12,17 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.utterances import Utterance
 
-TOKEN_RATE = 25  # speech tokens per second, in every generation
-FRAMES_PER_TOKEN = 2
-SOLVER_STEPS = 10
-SAMPLES_PER_FRAME = 480
-MEL_BINS = 80
 _TEXT_IDS_PER_SECOND = 4.5  # of English at a normal pace
 _SMALLEST_VOCABULARY = 1000  # ids below exist in every text and speech table
-_EMBEDDING_SIZE = 192
 _LIMIT_SECONDS = 300  # of the fixed noise, prompt included
 
 
@@ -33,7 +28,7 @@ class Workload:
     seconds: float = 10.0
     prompt_seconds: float = 5.0
     decode_tokens: int = 24  # speech tokens decoded per repetition, behind the whole prefill
-    solver_steps: int = 2  # solver steps taken per repetition, of the model's ten
+    solver_steps: int = 2  # solver steps taken per repetition, of the model's
 
     def __post_init__(self) -> None:
         """Raises: UsageError for lengths that no model takes."""
@@ -47,64 +42,73 @@ class Workload:
         if self.decode_tokens < 1 or self.solver_steps < 1:
             raise UsageError("a repetition takes at least one token and one step", "give 1 or more")
 
-    @property
-    def tokens(self) -> int:
-        """Speech tokens of the audio."""
-        return round(self.seconds * TOKEN_RATE)
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Speech tokens of the prompt."""
-        return round(self.prompt_seconds * TOKEN_RATE)
-
-    @property
-    def frames(self) -> int:
-        """Mel frames of prompt and audio together."""
-        return (self.tokens + self.prompt_tokens) * FRAMES_PER_TOKEN
-
-    @property
-    def prefill_positions(self) -> int:
-        """Rows that the speech LM reads before the first token."""
-        ids = self.inputs
-        return 2 + len(ids.prompt_text_ids) + len(ids.text_ids) + len(ids.prompt_tokens)
-
-    @cached_property
-    def inputs(self) -> Inputs:
-        """The request's ids and arrays."""
-        return Inputs.of(self)
-
     def as_json(self) -> dict[str, Any]:
-        """The fields, for a worker's command line and for reports."""
+        """The fields, for a bench process's command line and for reports."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """Ids and arrays of one request. `prompt_mel` [frames, 80], `embedding` [192]."""
+class Request:
+    """A workload for one model: numbers of tokens, frames and samples by its own rates."""
 
-    text_ids: list[int]
-    prompt_text_ids: list[int]
-    tokens: list[int]
-    prompt_tokens: list[int]
-    prompt_mel: Floats
-    embedding: Floats
+    workload: Workload
+    audio: Audio
+    synthesis: Synthesis
 
-    @classmethod
-    def of(cls, workload: Workload) -> Inputs:
-        """The same for the same workload, in any process."""
+    @property
+    def tokens(self) -> int:
+        """Speech tokens of the audio."""
+        return round(self.workload.seconds * self.audio.token_rate)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Speech tokens of the prompt."""
+        return round(self.workload.prompt_seconds * self.audio.token_rate)
+
+    @property
+    def decode_tokens(self) -> int:
+        """Speech tokens that one repetition decodes."""
+        return min(self.workload.decode_tokens, self.tokens)
+
+    @property
+    def frames(self) -> int:
+        """Mel frames of prompt and audio together."""
+        return self.audio.frames_of(self.tokens + self.prompt_tokens)
+
+    @property
+    def target_frames(self) -> int:
+        """Mel frames of the audio."""
+        return self.frames - self.audio.frames_of(self.prompt_tokens)
+
+    @property
+    def samples(self) -> int:
+        """Audio samples that the vocoder makes."""
+        return self.target_frames * self.audio.samples_per_frame
+
+    @property
+    def prefill_positions(self) -> int:
+        """Rows that the speech LM reads before the first token; two are marks."""
+        ids = self.utterance
+        return 2 + len(ids.prompt_text_ids) + len(ids.text_ids) + len(ids.prompt_tokens)
+
+    @cached_property
+    def utterance(self) -> Utterance:
+        """Ids, prompt and embedding: the same for the same request, in any process."""
         rng = np.random.default_rng(0)
 
         def ids(count: int) -> list[int]:
             return [int(i) for i in rng.integers(0, _SMALLEST_VOCABULARY, max(count, 1))]
 
-        frames = workload.prompt_tokens * FRAMES_PER_TOKEN
+        shape = (self.audio.frames_of(self.prompt_tokens), self.synthesis.mel.num_mels)
         # A log-mel of speech lies around -5 with a spread of 2 (matcha's mel, natural logarithm).
-        mel = rng.normal(-5.0, 2.0, (frames, MEL_BINS)).astype(np.float32)
-        return cls(
-            text_ids=ids(round(workload.seconds * _TEXT_IDS_PER_SECOND)),
-            prompt_text_ids=ids(round(workload.prompt_seconds * _TEXT_IDS_PER_SECOND)),
-            tokens=ids(workload.tokens),
-            prompt_tokens=ids(workload.prompt_tokens),
+        mel = rng.normal(-5.0, 2.0, shape).astype(np.float32)
+        embedding = rng.normal(0.0, 1.0, self.synthesis.speaker_embedding_size)
+        return Utterance(
+            name="bench",
+            text_ids=ids(round(self.workload.seconds * _TEXT_IDS_PER_SECOND)),
+            prompt_text_ids=ids(round(self.workload.prompt_seconds * _TEXT_IDS_PER_SECOND)),
+            tokens=ids(self.tokens),
+            prompt_tokens=ids(self.prompt_tokens),
             prompt_mel=mel,
-            embedding=rng.normal(0.0, 1.0, _EMBEDDING_SIZE).astype(np.float32),
+            embedding=embedding.astype(np.float32),
         )

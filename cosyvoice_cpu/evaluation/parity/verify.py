@@ -19,7 +19,13 @@ import numpy as np
 
 from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
-from cosyvoice_cpu.errors import BundleError, CosyVoiceError, SpeakerError, UsageError
+from cosyvoice_cpu.errors import (
+    BundleError,
+    CosyVoiceError,
+    SpeakerError,
+    UsageError,
+    first_line,
+)
 from cosyvoice_cpu.evaluation.parity.limits import ROWS, judgement_of
 from cosyvoice_cpu.evaluation.parity.outputs import Bound, Outputs
 from cosyvoice_cpu.evaluation.parity.verify_graphs import graph_problems
@@ -195,7 +201,7 @@ def _parity(
         try:
             value = judgement.value(getattr(got, row.output), expected)
         except Exception as error:  # of the bundle's engine; ONNX Runtime's have no common class
-            detail = error.what if isinstance(error, CosyVoiceError) else _first_line(error)
+            detail = error.what if isinstance(error, CosyVoiceError) else first_line(error)
         if value is not None and not math.isfinite(value):
             value, detail = None, "other shape, or values that are not finite"
         passed = value is not None and judgement.passes(value)
@@ -246,7 +252,3 @@ def _greedy(stages: Stages, reference: Stages, item: Utterance) -> Check:
 def _counted(manifest: Manifest) -> str:
     files = [entry for part in manifest.components.values() for entry in part.files]
     return f"{len(files)} files, {sum(entry.size for entry in files) / 1e6:.1f} MB"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

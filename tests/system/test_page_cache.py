@@ -1,0 +1,3 @@
+"""Dropping files from the page cache."""
+
+from __future__ import annotations
