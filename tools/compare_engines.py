@@ -48,11 +48,10 @@ def agreements(
     reference: BundleStages, sides: tuple[BundleStages, BundleStages], items: Sequence[Utterance]
 ) -> list[Agreement]:
     """Measures of the components that were quantized with calibrated ranges."""
-    steps = reference.manifest.synthesis.solver_steps
     outputs = []
     for item in items:
-        want = Outputs(reference, item, steps)
-        outputs.append((want, *(Outputs(side, item, steps, want) for side in sides)))
+        want = Outputs(reference, item)
+        outputs.append((want, *(Outputs(side, item, want) for side in sides)))
     rows = []
     for measure in GATE_MEASURES:
         if measure.component not in quantized_parts(sides[0]):

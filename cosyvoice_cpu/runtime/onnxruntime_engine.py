@@ -135,15 +135,7 @@ def open_session(
     memory once per session. `record` is the folder for the kernels' times. `weights_folder` has the
     external weights of a model in memory. Raises: BundleError if ONNX Runtime refuses the graph.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERROR_LEVEL
-    # Sessions take turns; one that spins while another computes doubles the time per token.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Where the processor lacks VNNI a pair of u8 x s8 products can overflow 16 bits; this makes
-    # them u8 x u8 there, slower and right. Elsewhere it changes nothing.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    options = session_options(threads)
     if _share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
     if not (prepack or os.environ.get(PREPACK_VARIABLE) == "1"):
@@ -166,6 +158,20 @@ def open_session(
             f"{where} can't be loaded by ONNX Runtime {ort.__version__}: {first_line(error)}",
             "update onnxruntime, or export the checkpoint again",
         ) from error
+
+
+def session_options(threads: int) -> ort.SessionOptions:
+    """What decides how fast and how exactly kernels compute."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERROR_LEVEL
+    # Sessions take turns; one that spins while another computes doubles the time per token.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Where the processor lacks VNNI a pair of u8 x s8 products can overflow 16 bits; this makes
+    # them u8 x u8 there, slower and right. Elsewhere it changes nothing.
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
 
 
 @cache

@@ -147,8 +147,7 @@ def test_force_writes_what_the_gate_refused_and_marks_it(tmp_path: Path) -> None
 def measured(bundle: Path, component: str) -> dict[str, QualityResult]:
     sides = BundleStages.load(float_bundle()), BundleStages.load(bundle, trust=True)
     limits = {component: load_recipe("int8").components[component].limits}  # type: ignore[index]
-    steps = sides[0].manifest.synthesis.solver_steps
-    results = gate(*sides, random_utterances(sides[0].manifest), limits, steps)
+    results = gate(*sides, random_utterances(sides[0].manifest), limits)
     return {result.measure: result for result in results}
 
 

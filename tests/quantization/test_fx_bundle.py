@@ -60,7 +60,7 @@ def outputs(bundle: Path, load: Callable[[Path], BundleStages] = BundleStages.lo
     stages = load(bundle)
     manifest = open_bundle(bundle).manifest
     item = random_utterances(manifest, seed=5)[0]
-    return Outputs(stages, item, manifest.synthesis.solver_steps, reference)
+    return Outputs(stages, item, reference)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_gate_judges_the_torch_engine_as_any_other() -> None:
     sides = BundleStages.load(float_bundle()), on_torch(int8_bundle(FX))
     limits = {name: part.limits for name, part in load_recipe(FX).components.items()}
     items = random_utterances(sides[0].manifest)
-    results = gate(*sides, items, limits, sides[0].manifest.synthesis.solver_steps)
+    results = gate(*sides, items, limits)
     assert [result for result in results if not result.passed] == []
 
 
@@ -124,8 +124,7 @@ def test_the_engines_of_one_bundle_are_compared_in_quality_and_speed() -> None:
     items = random_utterances(reference.manifest)
     rows = agreements(reference, sides, items)
     limits = {name: part.limits for name, part in load_recipe(FX).components.items()}
-    steps = reference.manifest.synthesis.solver_steps
-    gated = {r.measure: r.value for r in gate(reference, sides[0], items, limits, steps)}
+    gated = {r.measure: r.value for r in gate(reference, sides[0], items, limits)}
     assert {row.measure: round(row.onnxruntime, 3) for row in rows} == gated
     assert all(row.apart > row.onnxruntime for row in rows if row.measure.endswith("sqnr_db"))
     measured = speeds(reference, sides, items[0])

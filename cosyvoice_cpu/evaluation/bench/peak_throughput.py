@@ -68,9 +68,12 @@ def measure_peak_throughput(threads: int, *, bfloat16: bool = False) -> PeakThro
     )
 
 
-def measure_peak_in_own_process(threads: int) -> PeakThroughput:
-    """Measure in a process of its own, BF16 as well if torch is installed."""
-    command = [sys.executable, "-m", __name__, str(threads)]
+def measure_peak_in_own_process(threads: int, *, bfloat16: bool = False) -> PeakThroughput:
+    """Measure in a process of its own; `bfloat16` only if torch is installed.
+
+    Where the processor has no BF16, that figure alone takes minutes.
+    """
+    command = [sys.executable, "-m", __name__, str(threads), *(["bfloat16"] if bfloat16 else [])]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     return PeakThroughput(**json.loads(run.stdout))
 
@@ -86,9 +89,9 @@ def open_probe(precision: str, threads: int) -> Any:
     """A session that multiplies x [rows, inner] with the weights of `probe_weights`."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
+    from cosyvoice_cpu.runtime.onnxruntime_engine import session_options
+
+    options = session_options(threads)
     weights = ort.OrtValue.ortvalue_from_numpy(probe_weights(precision))
     options.add_external_initializers(["w"], [weights])
     graph = (PROBE_FOLDER / f"matmul-{precision}.onnx").read_bytes()
@@ -96,10 +99,7 @@ def open_probe(precision: str, threads: int) -> Any:
 
 
 def probe_weights(precision: str) -> NDArray[np.generic]:
-    """[inner, columns] of "float32", or of "int8" with the scale 1/64.
-
-    Integers have 7 bits: kernels without VNNI saturate at more.
-    """
+    """[inner, columns] of "float32", or of "int8" with the scale 1/64."""
     rng = np.random.default_rng(0)
     if precision == "float32":
         return rng.normal(0, 1, PROBE_SHAPE[1:]).astype(np.float32)
@@ -137,5 +137,5 @@ def _times(run: Callable[[], object]) -> list[float]:
 
 
 if __name__ == "__main__":
-    has_torch = importlib.util.find_spec("torch") is not None
-    print(json.dumps(measure_peak_throughput(int(sys.argv[1]), bfloat16=has_torch).as_json()))
+    wanted = sys.argv[2:] == ["bfloat16"] and importlib.util.find_spec("torch") is not None
+    print(json.dumps(measure_peak_throughput(int(sys.argv[1]), bfloat16=wanted).as_json()))

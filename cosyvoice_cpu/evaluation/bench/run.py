@@ -109,9 +109,10 @@ def run_bench(
     if repeat < 1:
         raise UsageError(f"{repeat} repetitions measure nothing", "give 1 or more")
     measured = peak is None
+    bfloat16 = any(spec.variant == "bfloat16" for spec in specs)
     if peak is None:
         notify("measuring what this machine reaches at best")
-        peak = measure_peak_in_own_process(threads)
+        peak = measure_peak_in_own_process(threads, bfloat16=bfloat16)
     if config is not None:
         minutes = expected_seconds(specs, config, workload, peak, repeat) / 60
         notify(f"{len(specs)} rows, {repeat} repetitions: about {minutes:.0f} minutes")
@@ -122,7 +123,7 @@ def run_bench(
             _measure_loading(row, workload, threads)
     _measure_in_turn(rows, workload, threads, repeat, notify)
     if measured:
-        peak = peak.best_of(measure_peak_in_own_process(threads))
+        peak = peak.best_of(measure_peak_in_own_process(threads, bfloat16=bfloat16))
     if config is not None:
         for row in rows:
             with contextlib.suppress(CosyVoiceError):  # such a row has no figures

@@ -27,7 +27,7 @@ _PLAIN = ("float32", _HALF_STORAGE)
 
 
 @dataclass(frozen=True)
-class Row:
+class ParityRow:
     """One array to compare."""
 
     name: str
@@ -45,32 +45,34 @@ _ALL: tuple[ComponentName, ...] = (*_FLOW, "vocoder")
 _SPECTRUM = "spectrum"
 
 ROWS = (
-    Row("logits", "tensor", "speech_lm", ("speech_lm",), "logits", 1e-4, 1e-2, "logits_sqnr_db"),
-    Row("mu", "tensor", "flow_encoder", ("flow_encoder",), "mu", 1e-4, 1e-2, "mu_sqnr_db"),
-    Row(
+    ParityRow(
+        "logits", "tensor", "speech_lm", ("speech_lm",), "logits", 1e-4, 1e-2, "logits_sqnr_db"
+    ),
+    ParityRow("mu", "tensor", "flow_encoder", ("flow_encoder",), "mu", 1e-4, 1e-2, "mu_sqnr_db"),
+    ParityRow(
         *("speaker", "tensor", "flow_encoder", ("flow_encoder",), "speaker"),
         *(1e-4, 1e-2, "speaker_sqnr_db"),
     ),
-    Row(
+    ParityRow(
         *("velocity", "tensor", "flow_estimator", ("flow_estimator",), "velocity"),
         *(1e-4, 1e-2, "velocity_sqnr_db"),
     ),
-    Row(
+    ParityRow(
         *("velocity, streaming", "tensor", "flow_estimator", ("flow_estimator",)),
         *("velocity_streaming", 1e-4, 1e-2, "velocity_sqnr_db"),
     ),
-    Row("f0", "tensor", "vocoder", ("vocoder",), "f0", 1e-4, 1e-2),
-    Row("excitation", "tensor", "vocoder", ("vocoder",), "source", 2e-3, 1e-1),
-    Row(
+    ParityRow("f0", "tensor", "vocoder", ("vocoder",), "f0", 1e-4, 1e-2),
+    ParityRow("excitation", "tensor", "vocoder", ("vocoder",), "source", 2e-3, 1e-1),
+    ParityRow(
         *("waveform of a given mel", "tensor", "vocoder", ("vocoder",), "vocoded"),
         *(2e-3, 1e-1, "vocoded_sqnr_db"),
     ),
-    Row("mel", "mel", "flow_estimator", _FLOW, "mel", 1e-3, 5e-2, "mel_sqnr_db"),
-    Row(
+    ParityRow("mel", "mel", "flow_estimator", _FLOW, "mel", 1e-3, 5e-2, "mel_sqnr_db"),
+    ParityRow(
         *(_SPECTRUM, "spectrum", "vocoder", _ALL, "waveform"),
         *(0.01, 0.5, "spectrum_db"),
     ),
-    Row("waveform", "samples", "vocoder", _ALL, "waveform", 5e-3, 2.5e-1, "waveform_sqnr_db"),
+    ParityRow("waveform", "samples", "vocoder", _ALL, "waveform", 5e-3, 2.5e-1, "waveform_sqnr_db"),
 )
 
 
@@ -89,7 +91,7 @@ class Judgement:
         return math.isfinite(value) and within
 
 
-def judgement_of(row: Row, manifests: Sequence[Manifest]) -> Judgement:
+def judgement_of(row: ParityRow, manifests: Sequence[Manifest]) -> Judgement:
     """How `row` is judged between bundles with these manifests (one, beside a checkpoint)."""
     parts = [m.components[name] for m in manifests for name in row.depends_on]
     limit = row.float16 if any(p.precision == _HALF_STORAGE for p in parts) else row.float32

@@ -1,7 +1,7 @@
 """Two implementations of the stage API on the same inputs, compared stage by stage.
 
     tensor    each network by itself, fed with the reference's own inputs
-    mel       tokens through the flow's ten steps
+    mel       tokens through all of the flow's steps
     samples   tokens to waveform on the reference's excitation, sample by sample
     spectrum  the log-magnitude spectrogram of that waveform
 
@@ -15,75 +15,62 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName
-from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solver_times, time_grid
+from cosyvoice_cpu.component_runner import probed_velocity, run_component
 from cosyvoice_cpu.evaluation.distances import spectrum_difference_db, sqnr_db
 from cosyvoice_cpu.stage_api import FlowCondition, Stages
 from cosyvoice_cpu.utterances import Utterance
 
-_PROBED_STEPS = (0, 4, 9)  # first, middle and last of ten: activations change with time
-
 
 class Outputs:
-    """What one side makes of an item; each array is computed when it is first asked for."""
+    """What one system makes of an utterance; each array is computed when it is first asked for."""
 
     def __init__(
         self,
         stages: Stages,
-        item: Utterance,
-        steps: int,
+        utterance: Utterance,
         reference: Outputs | None = None,
         *,
         known: Mapping[str, object] | None = None,
     ) -> None:
-        """`steps` of the solver; without `reference` this side is the reference.
+        """Without `reference` this system is the reference.
 
         `known` outputs, by attribute, were computed before and are not computed again.
         """
         for name, value in (known or {}).items():
             setattr(self, name, value)
-        self._stages, self._item, self._steps = stages, item, steps
+        self._stages, self._utterance = stages, utterance
         self._given = reference or self
-        self._prompt: dict[str, Any] = {
-            "prompt_tokens": item.prompt_tokens,
-            "prompt_mel": item.prompt_mel,
-            "embedding": item.embedding,
-        }
 
     @cached_property
     def logits(self) -> Floats:
         """[N + 1, rows] of the speech LM, teacher-forced."""
-        return self._stages.speech_lm_logits(
-            self._item.text_ids,
-            self._item.tokens,
-            prompt_text_ids=self._item.prompt_text_ids,
-            prompt_speech_ids=self._item.prompt_tokens,
-        )
+        return run_component(self._stages, "speech_lm", self._utterance)["logits"]
 
     @cached_property
     def condition(self) -> FlowCondition:
-        """`mu`, `cond` [80, T] and `speaker` [80] of prompt and tokens."""
-        return self._stages.flow_condition(self._item.tokens, **self._prompt)
+        """`mu`, `cond` [mel bins, T] and `speaker` [mel bins] of prompt and tokens."""
+        made = run_component(self._stages, "flow_encoder", self._utterance)
+        return FlowCondition(mu=made["mu"], cond=made["cond"], speaker=made["speaker"])
 
     @property
     def mu(self) -> Floats:
-        """[80, T]"""
+        """[mel bins, T]"""
         return self.condition["mu"]
 
     @property
     def speaker(self) -> Floats:
-        """[80]"""
+        """[mel bins]"""
         return self.condition["speaker"]
 
     @cached_property
     def velocity(self) -> Floats:
-        """[6, 80, T]: the guided pair at three of the solver's times."""
+        """[6, mel bins, T]: the guided pair at three of the solver's times."""
         return self._velocity(streaming=False)
 
     @cached_property
@@ -93,31 +80,8 @@ class Outputs:
 
     def _velocity(self, *, streaming: bool) -> Floats:
         """On the straight line between the noise and the reference's mel."""
-        condition = self._given.condition
-        pair = {
-            name: np.stack([array, np.zeros_like(array)])
-            for name, array in (("mu", condition["mu"]), ("cond", condition["cond"]))
-        }
-        speaker = np.stack([condition["speaker"], np.zeros_like(condition["speaker"])])
-        bins, frames = condition["mu"].shape
-        noise = flow_noise(frames, bins, self._stages.synthesis.max_frames)
-        mel = np.concatenate([self._item.prompt_mel.T, self._given.mel], axis=1)  # [80, T]
-        results = []
-        for step in sorted({min(step, self._steps - 1) for step in _PROBED_STEPS}):
-            t = solver_times(time_grid(self._steps))[step]
-            x = ((1 - t) * noise + t * mel).astype(np.float32)
-            results.append(
-                self._stages.flow_velocity(
-                    np.stack([x, x]),
-                    np.ones((2, 1, frames), np.float32),
-                    pair["mu"],
-                    np.full(2, t, np.float32),
-                    speaker,
-                    pair["cond"],
-                    streaming=streaming,
-                )
-            )
-        return np.concatenate(results)
+        mel = np.concatenate([self._utterance.prompt_mel.T, self._given.mel], axis=1)
+        return probed_velocity(self._stages, self._given.condition, mel, streaming=streaming)
 
     @cached_property
     def f0(self) -> Floats:
@@ -132,17 +96,22 @@ class Outputs:
     @cached_property
     def vocoded(self) -> Floats:
         """[samples], of the reference's mel and excitation."""
-        return self._stages.mel_to_waveform(self._given.mel, source=self._given.source)
+        return self._waveform_of(self._given.mel)
 
     @cached_property
     def mel(self) -> Floats:
-        """[80, frames] of the tokens, the prompt's part removed."""
-        return self._stages.tokens_to_mel(self._item.tokens, steps=self._steps, **self._prompt)
+        """[mel bins, frames] of the tokens, the prompt's part removed."""
+        return run_component(self._stages, "flow_estimator", self._utterance)["mel"]
 
     @cached_property
     def waveform(self) -> Floats:
-        """[samples], of this side's mel and the reference's excitation."""
-        return self._stages.mel_to_waveform(self.mel, source=self._given.source)
+        """[samples], of this system's mel and the reference's excitation."""
+        return self._waveform_of(self.mel)
+
+    def _waveform_of(self, mel: Floats) -> Floats:
+        source = self._given.source
+        made = run_component(self._stages, "vocoder", self._utterance, mel=mel, source=source)
+        return made["waveform"]
 
 
 Bound = Literal["at_least", "at_most"]

@@ -191,8 +191,8 @@ def _parity(
     stages = BundleStages(bundle, threads)
     manifest = bundle.manifest
     (item,) = random_utterances(manifest)
-    want = Outputs(reference, item, manifest.synthesis.solver_steps)
-    got = Outputs(stages, item, manifest.synthesis.solver_steps, want)
+    want = Outputs(reference, item)
+    got = Outputs(stages, item, want)
     for count, row in enumerate(ROWS):
         progress(f"comparing {row.name}", count / len(ROWS))
         judgement = judgement_of(row, manifests)

@@ -42,7 +42,6 @@ class QualityRefusedError(GateRefusedError):
 def reference_outputs(
     reference: Stages,
     item: Utterance,
-    steps: int,
     component: ComponentName,
     cache: MeasurementCache,
 ) -> Outputs:
@@ -52,7 +51,7 @@ def reference_outputs(
     names |= {"mel", "source"} if follows_flow else set()
 
     def compute() -> dict[str, NDArray[np.generic]]:
-        outputs = Outputs(reference, item, steps)
+        outputs = Outputs(reference, item)
         found: dict[str, NDArray[np.generic]] = {name: getattr(outputs, name) for name in names}
         if follows_flow:
             condition = outputs.condition
@@ -65,7 +64,7 @@ def reference_outputs(
     if follows_flow:
         mu, cond, speaker = (np.asarray(arrays[name], np.float32) for name in _CONDITION)
         known["condition"] = FlowCondition(mu=mu, cond=cond, speaker=speaker)
-    return Outputs(reference, item, steps, known=known)
+    return Outputs(reference, item, known=known)
 
 
 def measure(want: Outputs, got: Outputs, component: ComponentName) -> dict[str, float]:
@@ -102,13 +101,12 @@ def gate(
     quantized: Stages,
     items: Sequence[Utterance],
     limits: Mapping[ComponentName, Mapping[str, float]],
-    steps: int,
 ) -> list[QualityResult]:
-    """What the measures of the components in `limits` say; `steps` of the solver."""
+    """What the measures of the components in `limits` say."""
     pairs = []
     for item in items:
-        want = Outputs(reference, item, steps)
-        pairs.append((want, Outputs(quantized, item, steps, want)))
+        want = Outputs(reference, item)
+        pairs.append((want, Outputs(quantized, item, want)))
     return [
         result
         for component in limits

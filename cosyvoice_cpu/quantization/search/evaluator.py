@@ -93,9 +93,9 @@ class CandidateEvaluator:
             return BundleStages(CandidateBundle.of(inputs.source, plan, folder), self._threads)
 
         def quality(number: int) -> dict[str, float]:
-            item, steps = inputs.held_out[number], inputs.source.manifest.synthesis.solver_steps
-            want = reference_outputs(inputs.reference, item, steps, plan.name, inputs.cache)
-            return measure(want, Outputs(stages(), item, steps, want), plan.name)
+            item = inputs.held_out[number]
+            want = reference_outputs(inputs.reference, item, plan.name, inputs.cache)
+            return measure(want, Outputs(stages(), item, want), plan.name)
 
         def speed() -> dict[str, float]:
             systems = inputs.reference, stages()

@@ -69,7 +69,7 @@ def item() -> Utterance:
 @cache
 def onnx_outputs() -> Outputs:
     stages = BundleStages(bundle(), 1)
-    return Outputs(stages, item(), stages.manifest.synthesis.solver_steps)
+    return Outputs(stages, item())
 
 
 TORCH = dict.fromkeys(OBSERVED_GRAPHS, "torch")
@@ -81,7 +81,7 @@ def stages_on(name: ComponentName, network: nn.Module) -> BundleStages:
 
 
 def outputs_of(stages: BundleStages) -> Outputs:
-    return Outputs(stages, item(), stages.manifest.synthesis.solver_steps, onnx_outputs())
+    return Outputs(stages, item(), onnx_outputs())
 
 
 @cache
