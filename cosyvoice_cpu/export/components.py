@@ -7,14 +7,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from cosyvoice_cpu.bundle.manifest import HALF_STORAGE, ComponentName, Shapes
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint
 from cosyvoice_cpu.decoding.solver import solver_times, time_grid
-from cosyvoice_cpu.export.f0 import build_excitation, build_f0_predictor, f0_weights
-from cosyvoice_cpu.export.flow_encoder import build_flow_encoder, flow_encoder_weights
-from cosyvoice_cpu.export.flow_estimator import build_flow_estimator, flow_estimator_weights
+from cosyvoice_cpu.errors import ParityError
+from cosyvoice_cpu.export.graph_files import attach_weights, write_graphs
 from cosyvoice_cpu.export.parity import (
     FLOAT16_LIMITS,
     FLOAT32_LIMITS,
@@ -22,18 +24,21 @@ from cosyvoice_cpu.export.parity import (
     flow_estimator_errors,
     probe_sizes,
     require_parity,
-    require_same_graph,
     speech_lm_errors,
     vocoder_errors,
 )
-from cosyvoice_cpu.export.speech_lm import build_speech_lm, speech_lm_weights
-from cosyvoice_cpu.export.vocoder import build_vocoder, vocoder_weights
-from cosyvoice_cpu.export.weights import write_weights
-from cosyvoice_cpu.networks.deployed.storage import config_metadata
+from cosyvoice_cpu.export.speech_lm import build_speech_lm
+from cosyvoice_cpu.export.trace import traced
+from cosyvoice_cpu.export.weights import StoredWeight, Weight, write_weights
+from cosyvoice_cpu.generations.components import WEIGHTS_FILE, ComponentSpec, GraphSpec
+from cosyvoice_cpu.networks.deployed.flow_encoder import FlowEncoder
+from cosyvoice_cpu.networks.deployed.flow_estimator import FlowEstimator
+from cosyvoice_cpu.networks.deployed.speech_lm import SpeechLM
+from cosyvoice_cpu.networks.deployed.storage import config_metadata, stored_tensors
+from cosyvoice_cpu.networks.deployed.vocoder import Vocoder
 from cosyvoice_cpu.networks.reference.weights import load_networks
-from cosyvoice_cpu.runtime.ladder import GRID_FRAMES, ladder_sizes
+from cosyvoice_cpu.runtime.ladder import ladder_sizes
 
-WEIGHTS = "weights.safetensors"
 Progress = Callable[[str, float], None]
 """(component, share of it that is done, 0..1)."""
 
@@ -54,14 +59,16 @@ class ExportSettings:
         """As the manifest calls it."""
         return HALF_STORAGE if self.half else "float32"
 
-    def sizes(self, first: int) -> list[int | None]:
-        """The ladder from `first` frames, or the one dynamic size."""
-        return [*ladder_sizes(self.max_frames, first)] if self.static else [None]
+    def sizes(self, graph: GraphSpec) -> list[int | None]:
+        """The ladder of a graph, or the one size None: any length."""
+        if not (self.static and graph.ladder):
+            return [None]
+        return [*ladder_sizes(self.max_frames, graph.ladder.first)]
 
-    def shapes(self, sizes: list[int | None]) -> Shapes:
-        """The manifest's entry for a ladder."""
-        numbers = [size for size in sizes if size]
-        return Shapes(kind="static" if numbers else "dynamic", unit="mel_frames", sizes=numbers)
+    def shapes(self, graph: GraphSpec) -> Shapes:
+        """The manifest's entry for the ladder of a graph."""
+        sizes = [size for size in self.sizes(graph) if size]
+        return Shapes(kind="static" if sizes else "dynamic", unit="mel_frames", sizes=sizes)
 
     def draft(self, shapes: Shapes, errors: dict[str, float]) -> ComponentDraft:
         """The manifest's entry of a network. Raises: ParityError if it strays from torch."""
@@ -78,14 +85,9 @@ def write_speech_lm(
     checkpoint: Checkpoint, writer: BundleWriter, settings: ExportSettings, progress: Progress
 ) -> ComponentDraft:
     """One graph for prefill and decode."""
-    config = checkpoint.config
+    spec, config = checkpoint.generation.components["speech_lm"], checkpoint.config
     network = load_networks(checkpoint, "speech_lm")["speech_lm"]
-    stored = write_weights(
-        writer.path_for("speech_lm", WEIGHTS),
-        speech_lm_weights(network),
-        metadata=config_metadata(config.speech_lm),
-        half=settings.half,
-    )
+    stored = _write_weights(spec, SpeechLM.from_reference(network), writer, settings)
     progress("speech_lm", 0.6)
     path = writer.path_for("speech_lm", "speech_lm.onnx")
     build_speech_lm(config.speech_lm, stored, path)
@@ -98,46 +100,32 @@ def write_flow(
     checkpoint: Checkpoint, writer: BundleWriter, settings: ExportSettings, progress: Progress
 ) -> dict[ComponentName, ComponentDraft]:
     """Flow encoder and flow estimator, which share a checkpoint file."""
-    config = checkpoint.config
+    config, components = checkpoint.config, checkpoint.generation.components
     networks = load_networks(checkpoint, "flow")
     encoder, network = networks["flow_encoder"], networks["flow_estimator"]
-    stored = write_weights(
-        writer.path_for("flow_encoder", WEIGHTS),
-        flow_encoder_weights(encoder),
-        metadata=config_metadata(config.flow),
-        half=settings.half,
+    deployed: nn.Module = FlowEncoder.from_reference(encoder)
+    paths = _write_network(components["flow_encoder"], deployed, writer, settings)
+    encoder_errors = flow_encoder_errors(
+        encoder, config, paths["flow_encoder"][None], settings.threads
     )
-    path = writer.path_for("flow_encoder", "flow_encoder.onnx")
-    build_flow_encoder(config.flow, stored, path)
-    encoder_errors = flow_encoder_errors(encoder, config, path, settings.threads)
     settings.require("flow_encoder", encoder_errors)
     progress("flow_encoder", 1.0)
 
+    spec = components["flow_estimator"]
     times = solver_times(time_grid(checkpoint.generation.solver_steps))
-    sizes = settings.sizes(2 * GRID_FRAMES)
-    stored = write_weights(
-        writer.path_for("flow_estimator", WEIGHTS),
-        flow_estimator_weights(
-            network, times, sizes[-1] or checkpoint.generation.fixed_noise_frames
-        ),
-        metadata=config_metadata(config.flow.estimator),
-        half=settings.half,
-    )
-    progress("flow_estimator", 0.2)
-    graphs: list[tuple[Path, int | None, bool]] = []
-    spec = checkpoint.generation.components["flow_estimator"]
-    for variant, chunked in (("full", False), ("chunked", True)):
-        for size in sizes:
-            path = writer.path_for("flow_estimator", spec.graph(variant).file(size))
-            build_flow_estimator(config.flow.estimator, stored, path, frames=size, chunked=chunked)
-            graphs.append((path, size, chunked))
-        require_same_graph([path for path, _, mode in graphs if mode == chunked])
+    # As many positions as the top of the ladder, or as there is noise for.
+    top = settings.sizes(spec.graphs[0])[-1] or checkpoint.generation.fixed_noise_frames
+    deployed = FlowEstimator.from_reference(network, times, positions=top)
+    paths = _write_network(spec, deployed, writer, settings)
     progress("flow_estimator", 0.4)
-    probes = probe_sizes([size for size in sizes if size]) if settings.static else [None]
     errors = flow_estimator_errors(
         network,
         config,
-        [graph for graph in graphs if graph[1] in probes],
+        [
+            (paths[variant][size], size, variant == "chunked")
+            for variant in paths
+            for size in probe_sizes(paths[variant])
+        ],
         times,
         settings.threads,
         lambda done: progress("flow_estimator", 0.4 + 0.6 * done),
@@ -145,7 +133,7 @@ def write_flow(
     settings.require("flow_estimator", errors)
     return {
         "flow_encoder": settings.draft(DYNAMIC, encoder_errors),
-        "flow_estimator": settings.draft(settings.shapes(sizes), errors),
+        "flow_estimator": settings.draft(settings.shapes(spec.graphs[0]), errors),
     }
 
 
@@ -153,36 +141,55 @@ def write_vocoder(
     checkpoint: Checkpoint, writer: BundleWriter, settings: ExportSettings, progress: Progress
 ) -> ComponentDraft:
     """f0 predictor, excitation and the generator's ladder."""
-    config = checkpoint.config
+    spec, config = checkpoint.generation.components["vocoder"], checkpoint.config
     network = load_networks(checkpoint, "vocoder")["vocoder"]
-    stored = write_weights(
-        writer.path_for("vocoder", WEIGHTS),
-        vocoder_weights(network) | f0_weights(network),
-        metadata=config_metadata(config.vocoder),
-        half=settings.half,
-    )
-    build_f0_predictor(config.vocoder, stored, writer.path_for("vocoder", "f0_predictor.onnx"))
-    build_excitation(config.vocoder, stored, writer.path_for("vocoder", "excitation.onnx"))
-    sizes = settings.sizes(GRID_FRAMES)
-    graphs: list[tuple[Path, int | None]] = []
-    generator = checkpoint.generation.components["vocoder"].graph("generator")
-    for size in sizes:
-        path = writer.path_for("vocoder", generator.file(size))
-        build_vocoder(config.vocoder, stored, path, frames=size)
-        graphs.append((path, size))
-    require_same_graph([path for path, _ in graphs])
+    paths = _write_network(spec, Vocoder.from_reference(network), writer, settings)
     progress("vocoder", 0.3)
-    probes = probe_sizes([size for size in sizes if size]) if settings.static else [None]
     errors = vocoder_errors(
         network,
         config,
-        writer.path_for("vocoder", WEIGHTS).parent,
-        [graph for graph in graphs if graph[1] in probes],
+        writer.path_for("vocoder", WEIGHTS_FILE).parent,
+        [(paths["generator"][size], size) for size in probe_sizes(paths["generator"])],
         settings.threads,
         lambda done: progress("vocoder", 0.3 + 0.7 * done),
     )
     settings.require("vocoder", errors)
-    return settings.draft(settings.shapes(sizes), errors)
+    return settings.draft(settings.shapes(spec.graph("generator")), errors)
+
+
+def _write_weights(
+    spec: ComponentSpec, network: Any, writer: BundleWriter, settings: ExportSettings
+) -> dict[str, StoredWeight]:
+    return write_weights(
+        writer.path_for(spec.name, WEIGHTS_FILE),
+        {name: Weight.of(tensor.numpy()) for name, tensor in stored_tensors(network).items()},
+        metadata=config_metadata(network.config),
+        half=settings.half,
+    )
+
+
+def _write_network(
+    spec: ComponentSpec, network: Any, writer: BundleWriter, settings: ExportSettings
+) -> dict[str, dict[int | None, Path]]:
+    """Weights and traced graphs of a component; the files by variant and length.
+
+    Raises: ParityError if a weight is in no graph.
+    """
+    stored = _write_weights(spec, network, writer, settings)
+    unused = set(stored)
+    files: dict[str, dict[int | None, Path]] = {}
+    for graph in spec.graphs:
+        sizes = settings.sizes(graph)
+        files[graph.variant] = {s: writer.path_for(spec.name, graph.file(s)) for s in sizes}
+        model = traced(spec, graph, network)
+        unused -= attach_weights(model, stored)
+        write_graphs(model, graph, spec.numbers(network.config), files[graph.variant])
+    if unused:
+        raise ParityError(
+            f"{spec.name}: torch's exporter lost the weight {min(unused)}",
+            "install the versions of torch and onnxscript that constraints.txt names",
+        )
+    return files
 
 
 def copy_front_end(

@@ -97,6 +97,7 @@ def export_checkpoint(
 def _require_extra() -> None:
     try:
         import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(

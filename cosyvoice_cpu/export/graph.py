@@ -1,8 +1,7 @@
-"""A small builder for ONNX graphs whose weights lie in a safetensors file beside them.
+"""ONNX graphs whose weights lie in a safetensors file beside them, and a small builder for them.
 
-Graphs are written node by node instead of traced: the form that ONNX Runtime runs fastest (fused
-attention, shared KV buffers, modulation as inputs of the norm) is not what a tracer produces, and
-a ladder of thirty sizes takes a second this way instead of minutes.
+Networks are traced from torch (`export.trace`); the builder is for the one that no trace gives the
+form that runs, the speech LM: its key-value cache is one buffer, past and present.
 """
 
 from __future__ import annotations
@@ -45,6 +44,13 @@ def external_tensor(name: str, stored: StoredWeight) -> onnx.TensorProto:
         entry = tensor.external_data.add()
         entry.key, entry.value = key, value
     return tensor
+
+
+def half_cast(name: str) -> onnx.NodeProto:
+    """The node that makes `NAME.float32` of the weight `name`, which is stored as float16."""
+    return helper.make_node(
+        "Cast", [name], [f"{name}.float32"], name=f"{name}/Cast", to=TensorProto.FLOAT
+    )
 
 
 class GraphBuilder:
@@ -95,15 +101,7 @@ class GraphBuilder:
         if name not in self._initializers:
             self._initializers[name] = external_tensor(name, stored)
             if stored.dtype == np.float16:
-                self._nodes.append(
-                    helper.make_node(
-                        "Cast",
-                        [name],
-                        [f"{name}.float32"],
-                        name=f"{name}/cast",
-                        to=TensorProto.FLOAT,
-                    )
-                )
+                self._nodes.append(half_cast(name))
         return f"{name}.float32" if stored.dtype == np.float16 else name
 
     def node(self, op: str, inputs: Sequence[str], *, domain: str = "", **attributes: Any) -> str:
@@ -147,17 +145,6 @@ class GraphBuilder:
     def reshape(self, x: str, *shape: int) -> str:
         """Reshape to constants (0 copies a dimension, -1 infers one)."""
         return self.node("Reshape", [x, self.integers(*shape)])
-
-    def concat(self, values: Sequence[str], axis: int) -> str:
-        """Join along `axis`."""
-        return self.node("Concat", values, axis=axis)
-
-    def slice(self, x: str, start: int, end: int, axis: int) -> str:
-        """x[start:end] along `axis`."""
-        return self.node(
-            "Slice",
-            [x, self.integers(start), self.integers(end), self.integers(axis)],
-        )
 
     def save(self, path: Path) -> None:
         """Check the graph's form and write it. Raises: onnx.checker.ValidationError on our bug."""

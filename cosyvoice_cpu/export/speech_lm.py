@@ -11,57 +11,14 @@ graph: the run time maps them and touches only the rows that are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cosyvoice_cpu.checkpoint.config import SpeechLMConfig
 from cosyvoice_cpu.export.graph import MICROSOFT, Dim, GraphBuilder
-from cosyvoice_cpu.export.weights import StoredWeight, Weight, joined_weight, tensor_weight
-from cosyvoice_cpu.networks.reference.speech_lm import DecoderLayer, SpeechLM
-
-# Speech tokens of a minute, their prompt and a long text; 2 x 64 floats for each position.
-MAX_POSITIONS = 8192
-
-
-def speech_lm_weights(network: SpeechLM) -> dict[str, Weight]:
-    """The stored weights: projections joined, matrices laid [in, out].
-
-    `text_embedding` and `speech_embedding` are read by the run time, not by the graph.
-    """
-    weights = {
-        "text_embedding": tensor_weight(network.qwen2.embed_tokens.weight),
-        "speech_embedding": tensor_weight(network.speech_embedding.weight),
-        "norm.weight": tensor_weight(network.qwen2.norm.weight),
-        "head.weight": tensor_weight(network.llm_decoder.weight.T),
-    }
-    for i, layer in enumerate(cast("Sequence[DecoderLayer]", network.qwen2.layers)):
-        name, attention, mlp = f"layers.{i}", layer.self_attn, layer.mlp
-        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
-        weights |= {
-            f"{name}.attention_norm.weight": tensor_weight(layer.input_layernorm.weight),
-            f"{name}.qkv.weight": joined_weight([p.weight.T for p in projections], axis=1),
-            f"{name}.qkv.bias": joined_weight([p.bias for p in projections], axis=0),
-            f"{name}.out.weight": tensor_weight(attention.o_proj.weight.T),
-            f"{name}.mlp_norm.weight": tensor_weight(layer.post_attention_layernorm.weight),
-            f"{name}.gate_up.weight": joined_weight(
-                [mlp.gate_proj.weight.T, mlp.up_proj.weight.T], axis=1
-            ),
-            f"{name}.down.weight": tensor_weight(mlp.down_proj.weight.T),
-        }
-    cos, sin = rotary_tables(network.config)
-    return weights | {"rotary.cos": Weight.of(cos), "rotary.sin": Weight.of(sin)}
-
-
-def rotary_tables(config: SpeechLMConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """cos and sin [MAX_POSITIONS, head_dim / 2], computed in float32 as the original does."""
-    half = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequency = (np.float32(1.0) / np.float32(config.rope_theta) ** half).astype(np.float32)
-    angle = np.arange(MAX_POSITIONS, dtype=np.float32)[:, None] * frequency
-    return np.cos(angle), np.sin(angle)
+from cosyvoice_cpu.export.weights import StoredWeight
 
 
 def build_speech_lm(config: SpeechLMConfig, stored: Mapping[str, StoredWeight], path: Path) -> None:

@@ -8,20 +8,16 @@ read from the (memory-mapped) checkpoint, so that an export never holds a compon
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.bundle.safetensors_header import METADATA, read_header
 from cosyvoice_cpu.errors import BundleError
-
-if TYPE_CHECKING:
-    from torch import Tensor  # quantization writes weights without it
 
 # Kernels without prepacked weights read the file's own pages; alignment to a cache line is free.
 ALIGNMENT = 64  # bytes
@@ -70,24 +66,6 @@ class Weight:
             return half
 
         return Weight(self.shape, np.dtype(np.float16), load)
-
-
-def tensor_weight(tensor: Tensor | None) -> Weight:
-    """A torch tensor, or a view of one: nothing is copied until it is written.
-
-    None is in the signature for torch's own typing of biases. Raises: ValueError for it.
-    """
-    if tensor is None:
-        raise ValueError("the layer has no bias")
-    return Weight.of(tensor.detach().numpy())
-
-
-def joined_weight(tensors: Sequence[Tensor], axis: int) -> Weight:
-    """Tensors side by side, such as the query, key and value projections."""
-    parts = [tensor.detach().numpy() for tensor in tensors]
-    shape = list(parts[0].shape)
-    shape[axis] = sum(part.shape[axis] for part in parts)
-    return Weight(tuple(shape), parts[0].dtype, lambda: np.concatenate(parts, axis=axis))
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class FlowEstimator(nn.Module):
         for name in ("conv1", "conv2"):
             p = F.mish(self.position[name](F.pad(p, (reference.POSITION_KERNEL - 1, 0))))
         h = h + p.transpose(1, 2).flatten(0, 1)
-        table = self.modulation[step]
+        table = self.modulation.index_select(0, step.view(1))[0]  # [6 depth + 2, dim]
         for index, block in enumerate(self.blocks):
             first = MODULATIONS * index
             h = block(h, [table[first + row] for row in range(MODULATIONS)], frames, self.rotary)

@@ -53,12 +53,14 @@ def load_stored(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     network.load_state_dict(_turned(network, tensors), assign=True)
 
 
+def linear_weights(network: nn.Module) -> set[str]:
+    """The names of the weights that are stored [in, out]."""
+    modules = network.named_modules()
+    return {f"{name}.weight".removeprefix(".") for name, m in modules if isinstance(m, nn.Linear)}
+
+
 def _turned(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    linear = {
-        f"{name}.weight"
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+    linear = linear_weights(network)
     return {name: tensor.T if name in linear else tensor for name, tensor in tensors.items()}
 
 
