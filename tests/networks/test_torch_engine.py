@@ -57,11 +57,12 @@ def count_instances(kind: type, made: Counter[type], patch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", COSYVOICE3.components)
-def test_calibration_and_torch_engine_use_one_class(
+def test_export_calibration_and_torch_engine_use_one_class(
     name: Any, made: tuple[Path, Counter[type]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, _ = made
+    path, by_export = made
     kind = COSYVOICE3.components[name].deployed_class()
+    assert by_export[kind] > 0
     bundle = open_bundle(path)
     utterances = random_utterances(bundle.manifest, tokens=8)
     by_calibration: Counter[type] = Counter()
