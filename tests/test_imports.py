@@ -35,6 +35,6 @@ def users(of: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("moving_target", ["torch.ao.quantization"])
+@pytest.mark.parametrize("moving_target", ["torch.ao.quantization", "torch.onnx.export"])
 def test_a_part_of_torch_that_changes_has_one_user(moving_target: str) -> None:
     assert len(users(moving_target)) == 1, users(moving_target)
