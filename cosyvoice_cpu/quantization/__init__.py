@@ -2,10 +2,9 @@
 
     recipes      what is quantized how, as data, and what is good enough
     kernels      ONNX Runtime's integer products: packed weights, nodes, simulation in NumPy
-    calibration  text/audio pairs, recorded activations, scales of channels
+    calibration  text/audio pairs, recorded activations, scales of channels, ranges by FX observers
     search       candidates: planned, fitted, measured, chosen
     gate         accuracy of each component, words and voices of the whole
-    fx           activation ranges by torch.ao.quantization
 
 One candidate goes through `recipes.recipe`, `search.candidate` (plan, write), `search.fitting`,
 `search.evaluator` (measure) and `search.selection` (decide); `quantize` does it for all.
