@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +36,8 @@ from cosyvoice_cpu.networks.deployed.speech_lm import SpeechLM
 from cosyvoice_cpu.networks.deployed.storage import config_metadata, stored_tensors
 from cosyvoice_cpu.networks.deployed.vocoder import Vocoder
 from cosyvoice_cpu.networks.reference.weights import load_networks
+from cosyvoice_cpu.progress import Progress, share_of
 from cosyvoice_cpu.runtime.ladder import ladder_sizes
-
-Progress = Callable[[str, float], None]
-"""(component, share of it that is done, 0..1)."""
 
 DYNAMIC = Shapes(kind="dynamic", unit="tokens", sizes=[])
 
@@ -128,7 +125,7 @@ def write_flow(
         ],
         times,
         settings.threads,
-        lambda done: progress("flow_estimator", 0.4 + 0.6 * done),
+        share_of(progress, "flow_estimator", start=0.4),
     )
     settings.require("flow_estimator", errors)
     return {
@@ -151,7 +148,7 @@ def write_vocoder(
         writer.path_for("vocoder", WEIGHTS_FILE).parent,
         [(paths["generator"][size], size) for size in probe_sizes(paths["generator"])],
         settings.threads,
-        lambda done: progress("vocoder", 0.3 + 0.7 * done),
+        share_of(progress, "vocoder", start=0.3),
     )
     settings.require("vocoder", errors)
     return settings.draft(settings.shapes(spec.graph("generator")), errors)

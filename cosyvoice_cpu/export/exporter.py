@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality, Source, SourceFile
@@ -10,13 +9,11 @@ from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint, open_checkpoint
 from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
+from cosyvoice_cpu.progress import Progress, no_progress
 
 DEFAULT_MAX_SECONDS = 60.0  # the longest prompt (30 s) and half a minute of speech
 _MIN_SECONDS = 2.0
 _GRAPHS_BYTES = 40_000_000  # of a ladder, above what the checkpoint's files take
-
-Progress = Callable[[str, float], None]
-"""(component, share of it that is done, 0..1)."""
 
 
 def export_checkpoint(
@@ -30,7 +27,7 @@ def export_checkpoint(
     front_end: bool = True,
     overwrite: bool = False,
     threads: int = 1,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Manifest:
     """Export the checkpoint in `folder` to a new bundle at `output`; returns its manifest.
 
@@ -65,23 +62,22 @@ def export_checkpoint(
         max_frames=round(max_seconds * frame_rate),
         threads=threads,
     )
-    tell = progress or _say_nothing
     needed = sum(checkpoint.path(file).stat().st_size for file in checkpoint.files)
     with BundleWriter(output, overwrite, needed + _GRAPHS_BYTES) as writer:
         drafts: dict[ComponentName, ComponentDraft] = {}
-        tell("speech_lm", 0.0)
-        drafts["speech_lm"] = parts.write_speech_lm(checkpoint, writer, settings, tell)
-        tell("speech_lm", 1.0)
+        progress("speech_lm", 0.0)
+        drafts["speech_lm"] = parts.write_speech_lm(checkpoint, writer, settings, progress)
+        progress("speech_lm", 1.0)
         parts.release()
-        drafts |= parts.write_flow(checkpoint, writer, settings, tell)
+        drafts |= parts.write_flow(checkpoint, writer, settings, progress)
         parts.release()
-        tell("vocoder", 0.0)
-        drafts["vocoder"] = parts.write_vocoder(checkpoint, writer, settings, tell)
+        progress("vocoder", 0.0)
+        drafts["vocoder"] = parts.write_vocoder(checkpoint, writer, settings, progress)
         parts.release()
         if front_end:
-            tell("front end", 0.0)
+            progress("front end", 0.0)
             drafts |= parts.copy_front_end(checkpoint, writer)
-        tell("digests", 0.0)
+        progress("digests", 0.0)
         manifest = writer.finish(
             generation=checkpoint.generation.name,
             source=_source(checkpoint),
@@ -90,7 +86,7 @@ def export_checkpoint(
             synthesis=synthesis_settings(checkpoint.generation, config),
             quality=Quality(results=[], forced=False),
         )
-        tell("digests", 1.0)
+        progress("digests", 1.0)
     return manifest
 
 
@@ -103,10 +99,6 @@ def _require_extra() -> None:
         raise MissingExtraError(
             f"exporting needs {error.name}", 'install it with: pip install "cosyvoice-cpu[export]"'
         ) from error
-
-
-def _say_nothing(component: str, done: float) -> None:
-    pass
 
 
 def _source(checkpoint: Checkpoint) -> Source:

@@ -7,7 +7,7 @@ over an array.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
 from cosyvoice_cpu.networks.reference.speech_lm import KVCache, SpeechLM
 from cosyvoice_cpu.networks.reference.vocoder import Vocoder
+from cosyvoice_cpu.progress import Share
 from cosyvoice_cpu.runtime.onnxruntime_engine import open_session
 
 # What float32 rounding may cost (design, Tolerances); stored halves are 11 bits.
@@ -143,7 +144,7 @@ def flow_estimator_errors(
     graphs: Sequence[tuple[Path, int | None, bool]],
     times: Floats,
     threads: int,
-    progress: Callable[[float], None],
+    progress: Share,
 ) -> dict[str, float]:
     """Worst velocity error over `graphs` (file, size, chunked), at a different step for each."""
     rng = np.random.default_rng(0)
@@ -190,7 +191,7 @@ def vocoder_errors(
     folder: Path,
     graphs: Sequence[tuple[Path, int | None]],
     threads: int,
-    progress: Callable[[float], None],
+    progress: Share,
 ) -> dict[str, float]:
     """f0, excitation and waveform; the waveform from the reference's source, so apart from f0."""
     rng = np.random.default_rng(0)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +28,7 @@ from cosyvoice_cpu.checkpoint.synthetic_text import (
 )
 from cosyvoice_cpu.errors import MissingExtraError, OutputError, UsageError
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
+from cosyvoice_cpu.progress import Notify, no_notice
 
 _SIZES = {"full": FULL, "tiny": TINY}
 
@@ -39,12 +39,12 @@ def make_synthetic_checkpoint(
     size: Literal["full", "tiny"] | CheckpointConfig,
     seed: int = 0,
     front_end: bool = True,
-    progress: Callable[[str], None] | None = None,
+    notify: Notify = no_notice,
 ) -> Path:
     """Write a Fun-CosyVoice3 checkpoint of random weights to `folder`, whole or not at all.
 
     The same `size` and `seed` give the same files byte for byte, with one version of torch and
-    onnx. Without `front_end` the ONNX models and the text vocabulary are left out. `progress` is
+    onnx. Without `front_end` the ONNX models and the text vocabulary are left out. `notify` is
     called with the name of each file before it is written. Full size takes 3.4 GB on disk.
     Returns `folder`.
     Raises UsageError for an unknown size or a folder that is not empty, OutputError where it can't
@@ -61,7 +61,7 @@ def make_synthetic_checkpoint(
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial.mkdir()
         try:
-            _write(partial, config, seed, front_end, progress or (lambda file: None))
+            _write(partial, config, seed, front_end, notify)
             partial.replace(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -88,7 +88,7 @@ def _write(
     config: CheckpointConfig,
     seed: int,
     front_end: bool,
-    progress: Callable[[str], None],
+    notify: Notify,
 ) -> None:
     import torch
 
@@ -108,14 +108,14 @@ def _write(
         "vocoder": generation.vocoder_file,
     }
     for part, file in files.items():
-        progress(file)
+        notify(file)
         torch.save(synthetic_tensors(part, config, generation, seed), folder / file)
     if front_end:
-        progress(generation.speaker_encoder_file)
+        notify(generation.speaker_encoder_file)
         save_speaker_encoder(folder / generation.speaker_encoder_file, config, seed)
-        progress(generation.speech_tokenizer_file)
+        notify(generation.speech_tokenizer_file)
         save_speech_tokenizer(folder / generation.speech_tokenizer_file, config, seed)
-        progress(generation.text_folder)
+        notify(generation.text_folder)
         write_text_tokenizer(
             text_folder, config.speech_lm.text_vocab_size, generation.special_tokens
         )

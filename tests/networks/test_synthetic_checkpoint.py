@@ -60,7 +60,7 @@ def test_other_sizes_can_be_made_without_the_front_end(tmp_path):
     config = replace(TINY, speech_lm=replace(TINY.speech_lm, num_layers=3, text_vocab_size=10))
     files = []
     made = make_synthetic_checkpoint(
-        tmp_path / "new/model", size=config, front_end=False, progress=files.append
+        tmp_path / "new/model", size=config, front_end=False, notify=files.append
     )
     assert open_checkpoint(made, front_end=False).config == config
     assert files == ["llm.pt", "flow.pt", "hift.pt"]

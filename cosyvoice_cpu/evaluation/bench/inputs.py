@@ -78,7 +78,7 @@ class BenchInputs:
 
         path = self._folder / f"synthetic-{generation}"
         return self._made_once(
-            path, lambda: make_synthetic_checkpoint(path, size="full", progress=self._notify)
+            path, lambda: make_synthetic_checkpoint(path, size="full", notify=self._notify)
         )
 
     def rows(self, names: Sequence[str], checkpoint: Path | None) -> list[EngineSpec]:

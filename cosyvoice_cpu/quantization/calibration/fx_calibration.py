@@ -10,7 +10,7 @@ the other graphs of this one, run in float32 as they do when the bundle speaks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from cosyvoice_cpu.component_runner import run_component
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.export.weights import Weight
 from cosyvoice_cpu.networks.torch_engine import TorchGraph, load_network
+from cosyvoice_cpu.progress import Share
 from cosyvoice_cpu.quantization.calibration.fx_observers import METHOD, UncalledLayerError, observe
 from cosyvoice_cpu.quantization.kernels.parameters import Calibration
 from cosyvoice_cpu.quantization.recipes.recipe import Activations
@@ -47,7 +48,7 @@ def calibrate(
     *,
     weights: Mapping[str, Weight] | None = None,
     threads: int = 1,
-    progress: Callable[[float], None] = lambda done: None,
+    progress: Share = lambda done: None,
 ) -> Calibration:
     """What enters `layers` of a component of a float32 bundle while `items` are spoken.
 
