@@ -13,7 +13,7 @@ import numpy as np
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Manifest
 
-_LOWEST_TEXT_IDS = 200  # single bytes in every byte-level vocabulary, so present in all
+LOWEST_TEXT_IDS = 200  # single bytes in every byte-level vocabulary, so present in all
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ def random_utterances(
         return [int(i) for i in rng.integers(0, synthesis.speech_vocabulary, number)]
 
     def text(number: int) -> list[int]:
-        return [int(i) for i in rng.integers(0, _LOWEST_TEXT_IDS, number)]
+        return [int(i) for i in rng.integers(0, LOWEST_TEXT_IDS, number)]
 
     utterances = []
     for number in range(count):

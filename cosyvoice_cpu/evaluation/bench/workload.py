@@ -14,10 +14,9 @@ import numpy as np
 
 from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.utterances import Utterance
+from cosyvoice_cpu.utterances import LOWEST_TEXT_IDS, Utterance
 
 _TEXT_IDS_PER_SECOND = 4.5  # of English at a normal pace
-_SMALLEST_VOCABULARY = 1000  # ids below exist in every text and speech table
 _LIMIT_SECONDS = 300  # of the fixed noise, prompt included
 
 
@@ -96,8 +95,12 @@ class Request:
         """Ids, prompt and embedding: the same for the same request, in any process."""
         rng = np.random.default_rng(0)
 
-        def ids(count: int) -> list[int]:
-            return [int(i) for i in rng.integers(0, _SMALLEST_VOCABULARY, max(count, 1))]
+        def text(seconds: float) -> list[int]:
+            count = max(round(seconds * _TEXT_IDS_PER_SECOND), 1)
+            return [int(i) for i in rng.integers(0, LOWEST_TEXT_IDS, count)]
+
+        def speech(count: int) -> list[int]:
+            return [int(i) for i in rng.integers(0, self.synthesis.speech_vocabulary, count)]
 
         shape = (self.audio.frames_of(self.prompt_tokens), self.synthesis.mel.num_mels)
         # A log-mel of speech lies around -5 with a spread of 2 (matcha's mel, natural logarithm).
@@ -105,10 +108,10 @@ class Request:
         embedding = rng.normal(0.0, 1.0, self.synthesis.speaker_embedding_size)
         return Utterance(
             name="bench",
-            text_ids=ids(round(self.workload.seconds * _TEXT_IDS_PER_SECOND)),
-            prompt_text_ids=ids(round(self.workload.prompt_seconds * _TEXT_IDS_PER_SECOND)),
-            tokens=ids(self.tokens),
-            prompt_tokens=ids(self.prompt_tokens),
+            text_ids=text(self.workload.seconds),
+            prompt_text_ids=text(self.workload.prompt_seconds),
+            tokens=speech(self.tokens),
+            prompt_tokens=speech(self.prompt_tokens),
             prompt_mel=mel,
             embedding=embedding.astype(np.float32),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -52,3 +53,9 @@ def test_equal_requests_have_equal_inputs_in_any_process():
     one, other = (Request(Workload(seconds=2.0), AUDIO, SYNTHESIS).utterance for _ in range(2))
     assert one.tokens == other.tokens
     np.testing.assert_array_equal(one.prompt_mel, other.prompt_mel)
+
+
+def test_a_small_vocabulary_has_all_ids_of_the_request():
+    few = msgspec.structs.replace(SYNTHESIS, speech_vocabulary=10)
+    utterance = Request(Workload(), AUDIO, few).utterance
+    assert max(*utterance.tokens, *utterance.prompt_tokens) < 10
