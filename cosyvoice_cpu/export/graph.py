@@ -29,6 +29,11 @@ def _tensor_type(dtype: np.dtype[np.generic] | type) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
+def opset_imports() -> list[onnx.OperatorSetIdProto]:
+    """Both domains for every graph: one without fused operators gets them when it is quantized."""
+    return [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
+
+
 def external_tensor(name: str, stored: StoredWeight) -> onnx.TensorProto:
     """An initializer whose values are read from the component's weight file."""
     tensor = TensorProto()
@@ -157,7 +162,7 @@ class GraphBuilder:
         )
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)],
+            opset_imports=opset_imports(),
             ir_version=IR_VERSION,
             producer_name="cosyvoice-cpu",
             producer_version=__version__,

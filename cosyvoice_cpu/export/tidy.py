@@ -9,7 +9,7 @@ import onnx
 
 from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.errors import ParityError
-from cosyvoice_cpu.export.graph import IR_VERSION
+from cosyvoice_cpu.export.graph import IR_VERSION, opset_imports
 from cosyvoice_cpu.generations.components import GraphSpec
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's list of the modules around a node
@@ -27,6 +27,8 @@ def tidy(
     """
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version = "cosyvoice-cpu", __version__
+    del model.opset_import[:]
+    model.opset_import.extend(opset_imports())
     graph = model.graph
     graph.name = spec.variant
     _turn_weights(graph, linear)

@@ -83,6 +83,12 @@ def test_no_graph_branches_or_rearranges_its_weights(bundle: Path, variant: str)
             assert not weights & set(node.input), node.name
 
 
+def test_every_graph_may_get_fused_operators_later(bundle: Path) -> None:
+    for path in bundle.glob("*/*.onnx"):
+        imported = onnx.load(path, load_external_data=False).opset_import
+        assert {entry.domain for entry in imported} == {"", MICROSOFT}, path.name
+
+
 def test_graphs_hold_nothing_of_the_machine_that_made_them(bundle: Path) -> None:
     for path in bundle.glob("*/*.onnx"):
         content = path.read_bytes()
