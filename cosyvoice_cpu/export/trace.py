@@ -1,9 +1,9 @@
 """Deployed networks to ONNX graphs by torch's exporter; the only module that calls it.
 
 A network is traced once per graph, with its length as a symbol and without the values of its
-weights: the result is the same for every checkpoint of the configuration, and is kept. Weights are
-initializers without data under their stored names; `export.graph_files` points them into the
-component's weight file and writes the sizes.
+weights: the result is the same for every checkpoint of the configuration, and is kept, for later
+processes too (`export.trace_cache`). Weights are initializers without data under their stored
+names; `export.graph_files` points them into the component's weight file and writes the sizes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from cosyvoice_cpu.export import trace_cache
 from cosyvoice_cpu.export.graph import OPSET
 from cosyvoice_cpu.export.tidy import tidy
 from cosyvoice_cpu.generations.components import ComponentSpec, Dim, GraphSpec, TensorSpec
@@ -38,7 +39,11 @@ def traced(spec: ComponentSpec, graph: GraphSpec, network: Any) -> onnx.ModelPro
     """
     key = msgspec.json.encode([spec.deployed, graph.variant, network.config])
     if key not in _kept:
-        _kept[key] = _trace(spec, graph, network).SerializeToString(deterministic=True)
+        model = trace_cache.look_up(key)
+        if model is None:
+            model = _trace(spec, graph, network).SerializeToString(deterministic=True)
+            trace_cache.store(key, model)
+        _kept[key] = model
     return onnx.load_model_from_string(_kept[key])
 
 

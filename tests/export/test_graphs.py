@@ -110,6 +110,7 @@ def test_the_files_of_a_ladder_differ_in_declared_sizes_alone(bundle: Path, vari
 
 def test_a_second_trace_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_kept", {})
+    monkeypatch.setattr(trace.trace_cache, "look_up", lambda key: None)
     spec = COMPONENTS["flow_encoder"]
     network = FlowEncoder.from_reference(stages().flow_encoder)
     first = trace.traced(spec, spec.graphs[0], network).SerializeToString(deterministic=True)
