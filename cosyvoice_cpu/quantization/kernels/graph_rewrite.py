@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
-from cosyvoice_cpu.export.graph import MICROSOFT, external_tensor
+from cosyvoice_cpu.export.graph import external_tensor
 from cosyvoice_cpu.export.weights import StoredWeight, Weight
 from cosyvoice_cpu.quantization.kernels.variants import KERNELS, KernelVariant
 
@@ -74,9 +74,6 @@ def quantize_products(model: onnx.ModelProto, variants: Mapping[str, KernelVaria
             changed.node.append(node)
     del model.graph.node[:]
     model.graph.node.extend(changed.node)
-    # A float graph without fused operators, such as the flow encoder's, does not import them.
-    if all(entry.domain != MICROSOFT for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
 
 
 def embed_weights(model: onnx.ModelProto, weights: Mapping[str, Weight]) -> None:
