@@ -20,9 +20,11 @@ from cosyvoice_cpu.evaluation.quality.comparison import compare
 from cosyvoice_cpu.evaluation.quality.estimators import (
     Estimator,
     Intelligibility,
+    OpinionScore,
     SpeakerSimilarity,
 )
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure
+from cosyvoice_cpu.evaluation.quality.mos import load_mos_predictor
 from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
 from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
 from cosyvoice_cpu.evaluation.quality.speakers import BundleSpeakerEncoder, load_resemblyzer
@@ -236,6 +238,10 @@ def available_estimators(stages: BundleStages, threads: int, notes: list[str]) -
             notes.append(f"voices by an independent encoder: {error.what}; {error.hint}")
         else:
             notes.append(f"voices: {error.what}; {error.hint}")
+    try:
+        estimators.append(OpinionScore(load_mos_predictor()))
+    except MissingExtraError as error:
+        notes.append(f"MOS: {error.what}; {error.hint}")
     return estimators
 
 

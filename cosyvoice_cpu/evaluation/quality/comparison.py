@@ -27,7 +27,7 @@ from cosyvoice_cpu.evaluation.distances import (
     voicing_agreement,
 )
 from cosyvoice_cpu.evaluation.plots import require_pictures, write_spectrograms
-from cosyvoice_cpu.evaluation.quality.estimators import Estimator, Length, needed
+from cosyvoice_cpu.evaluation.quality.estimators import Estimator, Length, OpinionScore, needed
 from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure, Of
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence
@@ -97,6 +97,8 @@ def compare(
                 compare_renderings(taught, forced, condition.audio.sample_rate, result)
                 shown[1] = forced
             _estimate(estimators, {"reference": taught, "candidate": said}, result)
+            if taught.tokens:
+                _estimate_forced(estimators, forced, result)
         systems: dict[Of, System] = {"reference": reference} if reference else {}
         systems["candidate"] = candidate
         further = range(seed + 1, seed + draws)
@@ -146,6 +148,14 @@ def _estimate(
 ) -> None:
     for estimator in estimators:
         estimator.estimate(said, result)
+
+
+def _estimate_forced(
+    estimators: Sequence[Estimator], forced: Rendering, result: ItemResult
+) -> None:
+    for estimator in estimators:
+        if isinstance(estimator, OpinionScore):
+            estimator.estimate_forced(forced, result)
 
 
 def compare_speech_lm(

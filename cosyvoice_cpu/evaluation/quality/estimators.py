@@ -15,6 +15,7 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.evaluation.quality.intelligibility import text_errors
 from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
 from cosyvoice_cpu.evaluation.quality.measures import Of
+from cosyvoice_cpu.evaluation.quality.mos import MosPredictor
 from cosyvoice_cpu.evaluation.quality.recogniser import RECOGNISER_RATE, Recogniser
 from cosyvoice_cpu.evaluation.quality.speakers import SpeakerEncoder, cosine
 from cosyvoice_cpu.evaluation.quality.systems import Condition, Rendering, System, require_finite
@@ -118,6 +119,39 @@ class SpeakerSimilarity:
 
     def _embed(self, audio: Floats) -> Floats | None:
         return self.encoder.embed(_at_16_khz(audio, self._rate))
+
+
+class OpinionScore:
+    """Predicted MOS, of each system and lost between them.
+
+    Two draws of one sentence are further apart than a loss that matters, so what is lost is taken
+    where both systems speak the same tokens.
+    """
+
+    measures = frozenset({"mos", "mos_lost"})
+
+    def __init__(self, predictor: MosPredictor) -> None:
+        self._predictor = predictor
+
+    def prepare(self, system: System, condition: Condition) -> None:
+        """Note the sample rate."""
+        self._rate = condition.audio.sample_rate
+
+    def estimate(self, said: Mapping[Of, Rendering], result: ItemResult) -> None:
+        """Nothing where there is too little to rate."""
+        for of, rendering in said.items():
+            mos = self._predictor.predict(rendering.audio, self._rate)
+            if mos is not None:
+                result.put("mos", mos, of=of)
+
+    def estimate_forced(self, forced: Rendering, result: ItemResult) -> None:
+        """What `forced`, the candidate's rendering of the reference's tokens, lost; after
+        `estimate`.
+        """
+        mos = self._predictor.predict(forced.audio, self._rate)
+        spoken = result.cells.get(("mos", "reference"))
+        if mos is not None and spoken is not None:
+            result.put("mos_lost", spoken.value - mos)
 
 
 def _at_16_khz(audio: Floats, rate: int) -> Floats:

@@ -56,7 +56,8 @@ TEACHER_FORCED: tuple[tuple[str, tuple[ComponentName, ...], Bound, float, float]
     ("audio_correlation", _AUDIO, "at_least", 0.999, 0.97),
     ("loudness_change_db", _AUDIO, "at_most", 0.05, 0.5),
 )
-FREE_RUNNING: tuple[Threshold, ...] = (
+ESTIMATED: tuple[Threshold, ...] = (
+    Threshold("mos_lost", "both", "at_most", 0.1, trained=True),
     Threshold("word_errors_added", "both", "at_most", 0.03, trained=True),
     Threshold("voice_similarity", "both", "at_least", 0.85, trained=True),
 )
@@ -81,7 +82,7 @@ def thresholds_against(manifests: Sequence[Manifest]) -> tuple[Threshold, ...]:
         Threshold(measure, "both", bound, loose if quantized & set(components) else strict)
         for measure, components, bound, strict, loose in TEACHER_FORCED
     )
-    return (*taught, *FREE_RUNNING)
+    return (*taught, *ESTIMATED)
 
 
 def decide(rows: Sequence[MeasureRow], thresholds: Iterable[Threshold]) -> list[Decision]:

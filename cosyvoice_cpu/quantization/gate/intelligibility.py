@@ -1,8 +1,8 @@
 """The gate's last part: is what the quantized bundle says intelligible, in the same voice?
 
 Both bundles read sentences by themselves; a recogniser and a speaker encoder measure words and
-voice, and mel and loudness are compared on the same tokens. It takes the packages of the extra
-`eval`, a bundle that has a tokenizer and a speaker, and networks that speak: otherwise it is
+voice; mel, loudness and predicted MOS are compared on the same tokens. It takes the packages of the
+extra `eval`, a bundle that has a tokenizer and a speaker, and networks that speak: otherwise it is
 skipped, and the report says why. What is refused here may be rolled back to float32.
 """
 
@@ -37,12 +37,12 @@ _SAMPLE = 3  # sentences that show whether the float32 voice can be understood
 _MEASURES = named(
     [
         *("word_error_rate", "word_errors_added", "prompt_similarity"),
-        *("mel_correlation", "loudness_change_db"),
+        *("mel_correlation", "loudness_change_db", "mos_lost"),
     ]
 )
-# On the same tokens mel and loudness are the work of flow and vocoder alone. Words and voice are
-# everybody's; the speech LM's draws change most of them.
-_OF_THE_SAME_TOKENS = frozenset({"mel_correlation", "loudness_change_db"})
+# On the same tokens mel, loudness and MOS are the work of flow and vocoder alone. Words and voice
+# are everybody's; the speech LM's draws change most of them.
+_OF_THE_SAME_TOKENS = frozenset({"mel_correlation", "loudness_change_db", "mos_lost"})
 _BEHIND_TOKENS: tuple[ComponentName, ...] = ("flow_estimator", "flow_encoder", "vocoder")
 _ALL: tuple[ComponentName, ...] = ("speech_lm", *_BEHIND_TOKENS)
 Cells = dict[str, float]
@@ -170,13 +170,15 @@ def judge_cells(cells: Sequence[Cells], limits: SpeechLimits) -> SpeechCheck:
         ),
     ]
     count = len(cells)
-    return SpeechCheck(
-        results,
-        [
-            f"words wrong beyond float32's, of {count} sentences: {_text(added, 100)} %",
-            f"similarity to the prompt lost, of {count} sentences: {_text(lost, 1)}",
-        ],
-    )
+    remarks = [
+        f"words wrong beyond float32's, of {count} sentences: {_text(added, 100)} %",
+        f"similarity to the prompt lost, of {count} sentences: {_text(lost, 1)}",
+    ]
+    if any("mos_lost/both" in cell for cell in cells):
+        mos = _interval(cells, "mos_lost/both")
+        results.append(quality_result(None, "mos_lost", mos.value, "at_most", limits.mos_lost))
+        remarks.append(f"MOS lost, as predicted, of {count} sentences: {_text(mos, 1)}")
+    return SpeechCheck(results, remarks)
 
 
 def rollback(

@@ -87,6 +87,7 @@ class SpeechLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sentences: Annotated[int, Meta(ge=1, le=66)] = 16
     word_errors_added: float = 0.01  # per word
     prompt_similarity_lost: float = 0.01  # cosine of speaker embeddings
+    mos_lost: float = 0.1  # predicted; judged where the predictor is installed
     mel_correlation: float = 0.99
     loudness_change_db: float = 0.3
 

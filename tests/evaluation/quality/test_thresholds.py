@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from support.bundle_examples import make_bundle
 
 from cosyvoice_cpu.bundle.reader import read_manifest
@@ -40,6 +41,14 @@ def test_words_are_not_judged_where_the_reference_is_untrained():
         "not judged: word_errors_added, of the reference, 98% of the words are wrong"
     ]
     assert passes(decisions)
+
+
+@pytest.mark.parametrize(("lost", "passed"), [(-0.3, True), (0.09, True), (0.11, False)])
+def test_a_tenth_of_a_point_of_mos_may_be_lost(lost: float, passed: bool):
+    table = spoken(0.03)
+    table.items[0].put("mos_lost", lost)
+    decisions = decide(table.rows(), thresholds_against([]))
+    assert {d.threshold.measure: d.passed for d in decisions}["mos_lost"] is passed
 
 
 def test_a_voice_alone_has_to_be_understood():

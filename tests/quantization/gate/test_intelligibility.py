@@ -132,3 +132,12 @@ def test_a_voice_that_is_lost_is_refused() -> None:
     cells = [cell(0.0, similarity) for similarity in (0.7, 0.72, 0.75)]
     assert not passed(cells)["prompt_similarity_lost_low"]
     assert passed([cell(0.0, 0.795)] * 3)["prompt_similarity_lost_low"]
+
+
+def test_mos_is_judged_by_its_mean_and_only_where_it_was_predicted() -> None:
+    lost = [cell(0.0) | {"mos_lost/both": value} for value in (0.05, 0.25)]
+    found = judge_cells(lost, SpeechLimits())
+    assert {r.measure: r.passed for r in found.results}["mos_lost"] is False
+    assert found.remarks[-1].startswith("MOS lost, as predicted, of 2 sentences: 0.150 (")
+    assert passed([cell(0.0) | {"mos_lost/both": 0.05}])["mos_lost"]
+    assert "mos_lost" not in passed([cell(0.0)])
