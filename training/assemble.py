@@ -88,8 +88,9 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     sharpen(lm)
     for run, network in (("flow", flow), ("vocoder", vocoder)):
         load(run, network)
-        if (state / f"{run}_tuning" / "checkpoint.pt").exists():
-            load(f"{run}_tuning", network)
+        for later in (f"{run}_tuning", f"{run}_adversarial"):
+            if (state / later / "checkpoint.pt").exists():
+                load(later, network)
     load("f0", f0)
     load("speech_tokenizer", tokenizer)
 

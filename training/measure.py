@@ -89,8 +89,8 @@ def _ways(state: Path, heldout: Corpus) -> dict[str, tuple[dict[str, int], Speak
     def of(*runs: str) -> dict[str, int] | None:
         if not all(run in steps for run in runs):
             return None
-        tuned = [f"{run}_tuning" for run in runs if f"{run}_tuning" in steps]
-        return {run: steps[run] for run in (*runs, *tuned)}
+        later = [f"{run}_{kind}" for run in runs for kind in ("tuning", "adversarial")]
+        return {run: steps[run] for run in (*runs, *later) if run in steps}
 
     def audio(number: int) -> NDArray[Any]:
         return heldout[number].audio.astype(np.float32) / 32768
@@ -152,7 +152,7 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
     lm: SpeechLM = SpeechLM(config.speech_lm)
     vocoder = without_weight_norm(Vocoder(config.vocoder))
     f0: F0Predictor = vocoder.f0_predictor
-    # In this order: a tuned network takes the place of the one before, and f0 is part of both
+    # In this order: a tuned network takes the place of the one before, and f0 is part of all
     # vocoders.
     runs = {
         "speech_lm": lm,
@@ -160,6 +160,7 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
         "flow_tuning": flow,
         "vocoder": vocoder,
         "vocoder_tuning": vocoder,
+        "vocoder_adversarial": vocoder,
         "f0": f0,
     }
     steps = {

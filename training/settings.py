@@ -21,6 +21,16 @@ SETTINGS: dict[str, Settings] = {
     "vocoder_tuning": Settings(
         steps=1600, peak_rate=2e-4, betas=(0.8, 0.99), average=0.995, evaluate_every=400
     ),
+    "vocoder_adversarial": Settings(
+        steps=4500,
+        peak_rate=2e-4,
+        warmup=50,
+        floor=0.02,
+        betas=(0.8, 0.99),
+        clip=50.0,  # norms are some hundreds, so the direction counts and Adam gives the length
+        average=0.995,
+        evaluate_every=400,
+    ),
     "f0": Settings(steps=18000, peak_rate=1e-3, warmup=50, floor=0.03, weight_decay=0.0),
     "flow": Settings(
         steps=16500,

@@ -13,7 +13,7 @@ import torch
 
 from training.corpus import Corpus, make_corpus
 from training.settings import SETTINGS
-from training.trainer import Task, load_averaged, train
+from training.trainer import Settings, Task, load_averaged, train
 
 TOKENIZER_SHARDS = 12  # 5.4 h of the corpus: enough for phonemes, and there before the rest is made
 MAIN_SHARDS = 25  # 11.4 h of the main voice; further voices come behind
@@ -28,10 +28,14 @@ def _corpus_folder(state: Path) -> Path:
 
 
 def _run(name: str, task: Task, arguments: argparse.Namespace) -> None:
+    train(task, arguments.state / name, _settings(name, arguments))
+
+
+def _settings(name: str, arguments: argparse.Namespace) -> Settings:
     settings = SETTINGS[name]
     if arguments.steps is not None:
         settings = dataclasses.replace(settings, steps=arguments.steps)
-    train(task, arguments.state / name, settings)
+    return settings
 
 
 def make_data(arguments: argparse.Namespace) -> None:
@@ -147,6 +151,24 @@ def tune_vocoder(arguments: argparse.Namespace) -> None:
     load_averaged(arguments.state / "vocoder", task.network)
     task.network.train()
     _run("vocoder_tuning", task, arguments)
+
+
+def train_vocoder_adversarial(arguments: argparse.Namespace) -> None:
+    """Train the vocoder's generator against discriminators, on recorded and generated mels."""
+    from training.vocoder_adversarial import VocoderAdversarialTask
+
+    torch.set_num_threads(arguments.threads)
+    folder = _corpus_folder(arguments.state)
+    settings = _settings("vocoder_adversarial", arguments)
+    task = VocoderAdversarialTask(
+        Corpus(folder, "train"),
+        Corpus(folder, "heldout"),
+        settings,
+        arguments.state / "generated",
+    )
+    load_averaged(arguments.state / "vocoder_tuning", task.network)
+    task.network.train()
+    train(task, arguments.state / "vocoder_adversarial", settings)
 
 
 def train_f0(arguments: argparse.Namespace) -> None:
@@ -293,6 +315,7 @@ def run_all(arguments: argparse.Namespace) -> None:
 
 RECIPE = (
     *("data", "further", "speech_tokenizer", "tokens", "f0", "vocoder", "flow", "vocoder_tuning"),
+    "vocoder_adversarial",
     *("pairs", "speech_lm", "mel_recogniser", "flow_tuning"),
     *("voices", "speaker_encoder", "assemble"),
 )
@@ -305,6 +328,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "speech_tokenizer": train_speech_tokenizer,
     "vocoder": train_vocoder,
     "vocoder_tuning": tune_vocoder,
+    "vocoder_adversarial": train_vocoder_adversarial,
     "f0": train_f0,
     "tokens": make_tokens,
     "flow": train_flow,

@@ -16,11 +16,11 @@ import os
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -73,6 +73,17 @@ class Task(Protocol):
         """Figures on held-out data; `network` holds the averaged weights."""
 
 
+@runtime_checkable
+class LearnsMore(Protocol):
+    """A task that trains something beside its network, which has to be saved as well."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, with its optimizer."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there."""
+
+
 def train(task: Task, folder: Path, settings: Settings) -> nn.Module:
     """Train from the folder's checkpoint, or from the beginning, up to `settings.steps`; the
     averaged network.
@@ -87,7 +98,7 @@ def train(task: Task, folder: Path, settings: Settings) -> nn.Module:
         weight_decay=settings.weight_decay,
     )
     average = {k: v.detach().clone() for k, v in task.network.state_dict().items()}
-    step = _restore(folder, task.network, average, optimizer)
+    step = _restore(folder, task, average, optimizer)
     stop = _StopRequest()
     sums: dict[str, float] = defaultdict(float)
     counted, cpu = 0, time.process_time()
@@ -118,7 +129,7 @@ def train(task: Task, folder: Path, settings: Settings) -> nn.Module:
             _report(folder, {"step": step, "heldout": _evaluate(task, average)})
             cpu = time.process_time()
         if step % settings.save_every == 0 or step == settings.steps or stop.requested:
-            _save(folder, step, task.network, average, optimizer)
+            _save(folder, step, task, average, optimizer)
         if stop.requested:
             raise SystemExit(130)
     task.network.load_state_dict(average)
@@ -169,15 +180,17 @@ def _evaluate(task: Task, average: dict[str, Tensor]) -> dict[str, float]:
 
 
 def _restore(
-    folder: Path, network: nn.Module, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+    folder: Path, task: Task, average: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> int:
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True)
-    network.load_state_dict(state["weights"])
+    task.network.load_state_dict(state["weights"])
     average.update(state["average"])
     optimizer.load_state_dict(state["optimizer"])
+    if isinstance(task, LearnsMore):
+        task.load_state_dict(state["task"])
     logger.info("%s: going on at step %d", folder.name, state["step"])
     return int(state["step"])
 
@@ -185,17 +198,19 @@ def _restore(
 def _save(
     folder: Path,
     step: int,
-    network: nn.Module,
+    task: Task,
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
     part = folder / "checkpoint.pt.part"
-    state = {
+    state: dict[str, Any] = {
         "step": step,
-        "weights": network.state_dict(),
+        "weights": task.network.state_dict(),
         "average": average,
         "optimizer": optimizer.state_dict(),
     }
+    if isinstance(task, LearnsMore):
+        state["task"] = task.state_dict()
     torch.save(state, part)
     os.replace(part, folder / "checkpoint.pt")
 

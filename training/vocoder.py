@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cosyvoice_cpu.evaluation.quality.mos import load_mos_predictor, missing_packages
 from cosyvoice_cpu.frontend.mel import slaney_filters
 from cosyvoice_cpu.networks.reference.f0_predictor import F0Predictor
 from cosyvoice_cpu.networks.reference.vocoder import Vocoder
@@ -162,7 +163,8 @@ class VocoderTask:
             np.pad(audio, (0, HOP * frames - len(audio))),
         )
 
-    def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
+    def _pair(self, rng: np.random.Generator, step: int) -> tuple[Tensor, Tensor]:
+        """Generated and recorded audio [B, n] of a random batch, without the unheard frames."""
         batch, frames = self._batch(step)
         crops = [self._crop(rng, frames) for _ in range(batch)]
         mel, f0, phase, audio = (
@@ -171,14 +173,18 @@ class VocoderTask:
         source = exact_source(self.network, f0, phase)
         made = self.network(mel, source, finalize=False)
         heard = HOP * UNHEARD
-        return self._loss(made[:, heard:], audio[:, heard:])
+        return made[:, heard:], audio[:, heard:]
+
+    def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
+        return self._loss(*self._pair(rng, step))
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Copy synthesis of 12 held-out texts: the losses, and periodicity beside that of the
-        originals.
+        """Copy synthesis of 12 held-out texts: the losses, periodicity beside that of the
+        originals, and MOS where its predictor is installed.
         """
+        predictor = None if missing_packages() else load_mos_predictor()
         sums: dict[str, float] = {}
-        count = 12
+        count = min(12, len(self._heldout))
         for number in range(count):
             utterance = self._heldout[number]
             f0, phase = (torch.from_numpy(x.copy())[None] for x in (utterance.f0, utterance.phase))
@@ -190,6 +196,8 @@ class VocoderTask:
             }
             losses["periodicity"] = periodicity(made[0].numpy(), utterance.f0)
             losses["periodicity_original"] = periodicity(audio, utterance.f0)
+            if predictor is not None:
+                losses["mos"] = predictor.predict(made[0].numpy(), SAMPLE_RATE) or 1.0
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value / count
         return sums

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from support.training_examples import falls
 
+from cosyvoice_cpu.evaluation.quality.mos import missing_packages
 from training.corpus import Corpus
 from training.vocoder import VocoderTask, periodicity
 
@@ -14,6 +15,15 @@ def test_the_vocoder_learns_one_batch(folder):
     torch.manual_seed(0)
     task = VocoderTask(Corpus(folder, "train"), Corpus(folder, "heldout"), steps=10)
     assert falls(task, steps=6, rate=1e-4)
+
+
+def test_mos_is_in_the_curve_where_it_can_be_predicted(folder):
+    utterance = Corpus(folder, "heldout")[2]
+    task = VocoderTask(Corpus(folder, "train"), [utterance], steps=10)
+    with torch.no_grad():
+        figures = task.evaluate(task.network)
+    assert ("mos" in figures) == (not missing_packages())
+    assert figures["periodicity_original"] > 0.9
 
 
 def test_a_clean_tone_is_periodic_and_noise_is_not():

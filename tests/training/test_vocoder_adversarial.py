@@ -1,0 +1,86 @@
+"""The vocoder against discriminators: its losses, the gradient, and exact resumption."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from training import vocoder_adversarial as stage
+from training.corpus import Corpus
+from training.discriminators import feature_loss, generator_loss
+from training.flow import Flow
+from training.token_ids import TokenCorpus
+from training.trainer import Settings, train
+from training.vocoder_adversarial import MelLoss, VocoderAdversarialTask, phase_loss
+from training.vocoder_tuning import generate_mels
+
+SETTINGS = Settings(
+    steps=4, peak_rate=1e-3, warmup=2, report_every=1, save_every=2, evaluate_every=100
+)
+
+
+@pytest.fixture
+def make_task(folder, token_folder, tmp_path, monkeypatch):
+    """Makes the same task each time, of small steps."""
+    for name, value in (("ALONE", 1), ("FRAMES", 12), ("CROPS", 1)):
+        monkeypatch.setattr(stage, name, value)
+    corpus, heldout = TokenCorpus(folder, token_folder, "train"), Corpus(folder, "heldout")
+    generate_mels(Flow().eval(), corpus, tmp_path / "generated", count=2)
+
+    def make():
+        torch.manual_seed(0)
+        return VocoderAdversarialTask(corpus.corpus, heldout, SETTINGS, tmp_path / "generated")
+
+    return make
+
+
+def test_mel_and_phase_losses_are_zero_for_the_same_signal_and_grow_with_noise():
+    torch.manual_seed(0)
+    signal, noise = torch.randn(2, 1, 9600)
+    for loss in (MelLoss(), phase_loss):
+        same, near, far = (float(loss(signal + level * noise, signal)) for level in (0, 0.1, 1))
+        assert same == 0.0
+        assert near < far
+    assert float(phase_loss(noise, signal)) > 1.0
+
+
+def test_asking_the_discriminators_once_gives_the_gradient_of_asking_them_twice(make_task):
+    task = make_task()
+    made, recorded = task._pair(np.random.default_rng(1), 1)
+    leaf = made.detach().requires_grad_()
+    whole = (
+        stage.MEL * MelLoss()(leaf, recorded)
+        + stage.PHASE * phase_loss(leaf, recorded)
+        + stage.ADVERSARIAL * generator_loss(task.discriminators(leaf))
+        + stage.FEATURES * feature_loss(task.discriminators(recorded), task.discriminators(leaf))
+    )
+    (want,) = torch.autograd.grad(whole, leaf)
+    task._pair = lambda rng, step: (leaf, recorded)
+    total = task.losses(np.random.default_rng(1), step=stage.RAMP)["total"]
+    (got,) = torch.autograd.grad(total, leaf)
+    assert torch.allclose(got, want, rtol=1e-3, atol=1e-6 * float(want.abs().max()))
+
+
+def test_a_run_that_was_interrupted_ends_with_the_same_networks(make_task, tmp_path, monkeypatch):
+    monkeypatch.setattr(VocoderAdversarialTask, "evaluate", lambda self, network: {})
+    whole, stopped, resumed = make_task(), make_task(), make_task()
+    train(whole, tmp_path / "whole", SETTINGS)
+    losses = stopped.losses
+
+    def until_two(rng, step):
+        if step == 2:
+            raise KeyboardInterrupt
+        return losses(rng, step)
+
+    stopped.losses = until_two
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped, tmp_path / "parts", SETTINGS)
+    train(resumed, tmp_path / "parts", SETTINGS)
+    for name in ("network", "discriminators"):
+        ours, theirs = (getattr(task, name).parameters() for task in (whole, resumed))
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    curve = [json.loads(line) for line in (tmp_path / "whole/curve.jsonl").open()]
+    assert {"deceived", "features", "discriminators", "mel", "phase"} <= curve[0].keys()
