@@ -25,6 +25,9 @@ def main() -> int:
     parser.add_argument("--speeches", type=Path, help="folder of speeches, for the pairs stage")
     parser.add_argument("--texts", type=int, default=20, help="held-out texts of the measure stage")
     parser.add_argument("--way", default="", help="the only way of speaking that is measured")
+    parser.add_argument(
+        "--voice", type=Path, help="of the stage finished_voice (default: the embedded one)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

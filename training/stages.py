@@ -134,23 +134,40 @@ def train_vocoder(arguments: argparse.Namespace) -> None:
     _run("vocoder", VocoderTask(corpus, Corpus(folder, "heldout"), steps), arguments)
 
 
-def tune_vocoder(arguments: argparse.Namespace) -> None:
-    """Let the flow make mels, then train the vocoder's generator on them, too."""
+def _generated(arguments: argparse.Namespace) -> tuple[Path, Path]:
+    """The folders of the corpus and of the flow's mels of it, which are made if there are none."""
     from training.flow import Flow
     from training.token_ids import TokenCorpus
-    from training.vocoder_tuning import VocoderTuningTask, generate_mels
+    from training.vocoder_tuning import generate_mels
 
-    torch.set_num_threads(arguments.threads)
     folder, generated = _corpus_folder(arguments.state), arguments.state / "generated"
     corpus = TokenCorpus(folder, arguments.state / "tokens", "train")
     flow = Flow()
     load_averaged(arguments.state / "flow", flow)
     generate_mels(flow, corpus, generated)
+    return folder, generated
+
+
+def tune_vocoder(arguments: argparse.Namespace) -> None:
+    """Let the flow make mels, then train the vocoder's generator on them, too."""
+    from training.vocoder_tuning import VocoderTuningTask
+
+    torch.set_num_threads(arguments.threads)
+    folder, generated = _generated(arguments)
     steps = arguments.steps or SETTINGS["vocoder_tuning"].steps
-    task = VocoderTuningTask(corpus.corpus, Corpus(folder, "heldout"), steps, generated)
+    task = VocoderTuningTask(Corpus(folder, "train"), Corpus(folder, "heldout"), steps, generated)
     load_averaged(arguments.state / "vocoder", task.network)
     task.network.train()
     _run("vocoder_tuning", task, arguments)
+
+
+def take_finished_voice(arguments: argparse.Namespace) -> None:
+    """Take a finished voice for the runs that made it, so that later stages can go on from it."""
+    from cosyvoice_cpu.demo.embedded import VOICE
+    from training.finished_voice import write_runs
+
+    torch.set_num_threads(arguments.threads)
+    write_runs(arguments.voice or VOICE, arguments.state)
 
 
 def train_vocoder_adversarial(arguments: argparse.Namespace) -> None:
@@ -158,13 +175,10 @@ def train_vocoder_adversarial(arguments: argparse.Namespace) -> None:
     from training.vocoder_adversarial import VocoderAdversarialTask
 
     torch.set_num_threads(arguments.threads)
-    folder = _corpus_folder(arguments.state)
+    folder, generated = _generated(arguments)
     settings = _settings("vocoder_adversarial", arguments)
     task = VocoderAdversarialTask(
-        Corpus(folder, "train"),
-        Corpus(folder, "heldout"),
-        settings,
-        arguments.state / "generated",
+        Corpus(folder, "train"), Corpus(folder, "heldout"), settings, generated
     )
     load_averaged(arguments.state / "vocoder_tuning", task.network)
     task.network.train()
@@ -184,7 +198,7 @@ def train_f0(arguments: argparse.Namespace) -> None:
 def make_tokens(arguments: argparse.Namespace) -> None:
     """Choose the ids with the trained tokenizer and encode the corpus."""
     from training.speech_tokenizer import SpeechTokenizer
-    from training.token_ids import IdTable, count_codes, encode_shards
+    from training.token_ids import IdTable, count_codes, encode_shards, encoder_of
 
     torch.set_num_threads(arguments.threads)
     folder, tokens = _corpus_folder(arguments.state), arguments.state / "tokens"
@@ -194,7 +208,7 @@ def make_tokens(arguments: argparse.Namespace) -> None:
     table_path = tokens / "table.npz"
     if not table_path.exists():
         count_codes(network, Corpus(folder, "train"), texts=2000).save(table_path)
-    encode_shards(network, IdTable.load(table_path), folder, tokens)
+    encode_shards(encoder_of(network, IdTable.load(table_path)), folder, tokens)
 
 
 def make_lm_pairs(arguments: argparse.Namespace) -> None:
@@ -329,6 +343,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "vocoder": train_vocoder,
     "vocoder_tuning": tune_vocoder,
     "vocoder_adversarial": train_vocoder_adversarial,
+    "finished_voice": take_finished_voice,
     "f0": train_f0,
     "tokens": make_tokens,
     "flow": train_flow,

@@ -12,6 +12,7 @@ Source of list and rules: CosyVoice cosyvoice/cli/model.py, cosyvoice/utils/comm
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ from training.sizes import SPEECH_IDS
 from training.speech_tokenizer import CODES, SpeechTokenizer
 
 SILENT_IDS = tuple(sorted(COSYVOICE3.silent_tokens))
+
+Encode = Callable[[NDArray[np.float16]], NDArray[np.int64]]
+"""Log-mel [4 N, 128] of a text to its token ids [N]."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class IdTable:
             return cls(silent=arrays["silent"], ids=arrays["ids"])
 
 
+def encoder_of(network: SpeechTokenizer, table: IdTable) -> Encode:
+    """A trained tokenizer with its table."""
+    return lambda log_mel: table.apply(encode(network, log_mel))
+
+
 @torch.no_grad()
 def encode(network: SpeechTokenizer, log_mel: NDArray[np.float16]) -> NDArray[np.int64]:
     """Codes [N] of one clip's log-mel [4 N, 128]."""
@@ -94,9 +103,7 @@ def phoneme_of_ids(corpus: TokenCorpus, texts: int) -> NDArray[np.int64]:
     return classes
 
 
-def encode_shards(
-    network: SpeechTokenizer, table: IdTable, corpus_folder: Path, folder: Path
-) -> None:
+def encode_shards(encode: Encode, corpus_folder: Path, folder: Path) -> None:
     """Write `folder`/SHARD.npy, int16 [N] ids in the order of the shard's texts, for every shard
     that has none yet.
 
@@ -108,11 +115,11 @@ def encode_shards(
         if path.exists():
             continue
         utterances = Corpus(corpus_folder, shard.name[:-5], only=shard.name)
-        ids = [table.apply(encode(network, u.log_mel)) for u in utterances]
+        ids = [encode(u.log_mel) for u in utterances]
         if shard.name.startswith("train-") and int(shard.name[-4:]) >= FIRST_FURTHER:
             name = f"train-{int(shard.name[-4:]) - FIRST_FURTHER:04d}"
             main = Corpus(corpus_folder, "train", only=name)
-            ids[::2] = [table.apply(encode(network, u.log_mel)) for u in main][::2]
+            ids[::2] = [encode(u.log_mel) for u in main][::2]
         part = path.with_suffix(".part.npy")
         np.save(part, np.concatenate(ids).astype(np.int16))
         part.rename(path)

@@ -14,6 +14,7 @@ from training.speech_tokenizer import (
 from training.token_ids import (
     IdTable,
     encode_shards,
+    encoder_of,
 )
 
 
@@ -32,5 +33,5 @@ def token_folder(folder, tmp_path_factory):
     torch.manual_seed(0)
     table = IdTable.from_counts(np.zeros(CODES, np.int64), np.ones(CODES, np.int64))
     table.save(tokens / "table.npz")
-    encode_shards(SpeechTokenizer().eval(), table, folder, tokens)
+    encode_shards(encoder_of(SpeechTokenizer().eval(), table), folder, tokens)
     return tokens

@@ -17,7 +17,7 @@ def test_all_runs_every_stage_of_the_recipe_once_and_in_order(monkeypatch):
         monkeypatch.setitem(STAGES, name, lambda arguments, name=name: seen.append(name))
     STAGES["all"](argparse.Namespace())
     assert seen == list(RECIPE)
-    assert set(STAGES) - set(RECIPE) == {"all", "measure"}
+    assert set(STAGES) - set(RECIPE) == {"all", "measure", "finished_voice"}
     assert set(SETTINGS) <= set(RECIPE)
 
 

@@ -18,6 +18,7 @@ from training.token_ids import (
     IdTable,
     TokenCorpus,
     encode_shards,
+    encoder_of,
     phoneme_of_ids,
 )
 
@@ -46,7 +47,7 @@ def test_a_further_voice_has_every_other_text_in_the_main_voices_ids(tmp_path):
         write_shard(tmp_path / "corpus" / name, seed)
     torch.manual_seed(0)
     table = IdTable.from_counts(np.zeros(CODES, np.int64), np.ones(CODES, np.int64))
-    encode_shards(SpeechTokenizer().eval(), table, tmp_path / "corpus", tmp_path)
+    encode_shards(encoder_of(SpeechTokenizer().eval(), table), tmp_path / "corpus", tmp_path)
     main, further = (np.load(tmp_path / f"train-{n}.npy") for n in ("0000", "9000"))
     ends = np.cumsum(TOKENS)[:-1]
     parts = zip(np.split(main, ends), np.split(further, ends), strict=True)
