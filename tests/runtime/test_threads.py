@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.bundle_examples import edit_manifest
+from support.quantization_examples import int8_bundle
 
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.graph import Graph
 from cosyvoice_cpu.runtime.ladder import GraphLadder
 from cosyvoice_cpu.utterances import Utterance, random_utterances
 
-LENGTHS = (8, 60, 110, 30, 160, 90, 8, 140)  # speech tokens: several sizes of the ladder
+LENGTHS = (8, 30, 55, 15, 74, 45, 8, 70)  # speech tokens: three sizes of each ladder
 
 
 @pytest.fixture(autouse=True)
@@ -28,16 +27,6 @@ def impatient() -> Iterator[None]:
     sys.setswitchinterval(1e-6)
     yield
     sys.setswitchinterval(before)
-
-
-@pytest.fixture(scope="module")
-def int8_bundle(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny bundle called INT8, so that its ladders keep one size open, as of integers."""
-    bundle = tmp_path_factory.mktemp("bundles") / "int8"
-    shutil.copytree(tiny_bundle, bundle)
-    for name in ("speech_lm", "flow_estimator", "vocoder"):
-        edit_manifest(bundle, f"components.{name}.precision", "int8-dynamic")
-    return bundle
 
 
 def speak(stages: BundleStages, utterance: Utterance) -> np.ndarray:
@@ -61,12 +50,12 @@ def speak(stages: BundleStages, utterance: Utterance) -> np.ndarray:
 @pytest.mark.parametrize("low_memory", [False, True])
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_threads_on_one_model_give_what_one_thread_gives(
-    tiny_bundle: Path, int8_bundle: Path, precision: str, low_memory: bool
+    tiny_bundle: Path, precision: str, low_memory: bool
 ) -> None:
-    bundle = int8_bundle if precision == "int8" else tiny_bundle
+    bundle = int8_bundle() if precision == "int8" else tiny_bundle
     stages = BundleStages.load(bundle, low_memory=low_memory)
     utterances = [
-        replace(random_utterances(stages.manifest, tokens=160)[0], tokens=list(range(length)))
+        replace(random_utterances(stages.manifest, tokens=max(LENGTHS))[0], tokens=list(range(length)))
         for length in LENGTHS
     ]
     alone = [speak(stages, utterance) for utterance in utterances]
