@@ -55,7 +55,9 @@ def test_threads_on_one_model_give_what_one_thread_gives(
     bundle = int8_bundle() if precision == "int8" else tiny_bundle
     stages = BundleStages.load(bundle, low_memory=low_memory)
     utterances = [
-        replace(random_utterances(stages.manifest, tokens=max(LENGTHS))[0], tokens=list(range(length)))
+        replace(
+            random_utterances(stages.manifest, tokens=max(LENGTHS))[0], tokens=list(range(length))
+        )
         for length in LENGTHS
     ]
     alone = [speak(stages, utterance) for utterance in utterances]
