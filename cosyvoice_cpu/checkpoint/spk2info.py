@@ -1,13 +1,11 @@
 """Import the original's saved speakers, `spk2info.pt`.
 
-It stands here and not in `frontend` because it needs torch: the file is a pickle, which only
-torch's restricted loader may open.
+It stands here and not in `frontend` because it needs torch, and the reader of torch's files.
 """
 
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosyvoice_cpu.checkpoint.torch_files import TorchFileError, read_torch_file
 from cosyvoice_cpu.errors import MissingExtraError, SpeakerError
 from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 from cosyvoice_cpu.frontend.speakers import (
@@ -56,24 +55,17 @@ def import_spk2info(
 
 def _load(path: Path) -> Mapping[Any, Any]:
     try:
-        import torch
+        if path.stat().st_size > LARGEST_FILE:
+            raise SpeakerError(f"{path} exceeds {LARGEST_FILE >> 20} MB", _HINT)
+        content = read_torch_file(path)
+    except OSError as error:
+        raise SpeakerError(f"{path} can't be read ({error.strerror})", _HINT) from error
     except ImportError:
         raise MissingExtraError(
             f"importing {path} needs torch", 'pip install "cosyvoice-cpu[export]"'
         ) from None
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise SpeakerError(f"{path} is not a file", _HINT)
-        if status.st_size > LARGEST_FILE:
-            raise SpeakerError(f"{path} exceeds {LARGEST_FILE >> 20} MB", _HINT)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise SpeakerError(f"{path} can't be read ({error.strerror})", _HINT) from error
-    except SpeakerError:
-        raise
-    except Exception as error:  # UnpicklingError, RuntimeError, EOFError, KeyError, ...
-        raise SpeakerError(f"{path} is damaged or not a file of torch tensors", _HINT) from error
+    except TorchFileError as error:
+        raise SpeakerError(f"{path} {error}", _HINT) from None
     if not isinstance(content, Mapping) or not content:
         raise SpeakerError(f"{path} holds no speakers", _HINT)
     return content
@@ -127,7 +119,7 @@ def _array(where: str, entry: Mapping[str, Any], name: str, dtype: type) -> NDAr
     kind = "f" if value.dtype.is_floating_point else "i"
     if value.dtype.is_complex or kind != np.dtype(dtype).kind:
         raise SpeakerError(f"{where}: {name} is {value.dtype}", _HINT)
-    array: NDArray[Any] = value.detach().to(torch.float64 if kind == "f" else torch.int64).numpy()
+    array: NDArray[Any] = value.to(torch.float64 if kind == "f" else torch.int64).numpy()
     if kind == "i" and array.size and not 0 <= array.min() <= array.max() < 2**31:
         raise SpeakerError(f"{where}: {name} holds a number that is no id", _HINT)
     return array.astype(dtype)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import pickle  # for the name of an exception; nothing is unpickled with it
 import re
-import struct
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosyvoice_cpu.checkpoint.torch_files import OtherTensor, TorchFileError, read_torch_file
 from cosyvoice_cpu.errors import CheckpointError, MissingExtraError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")  # scaled formats would need their scales
+_WRAPPERS = ("module", "model", "state_dict")  # of DeepSpeed, of many trainers, of Lightning
+_PARALLEL = "module."  # DistributedDataParallel's attribute for what it wraps
 _SHOWN = 3  # keys listed in an error before "and so many more"
 _HINT = "download the file again from the official model folder"
 
@@ -30,12 +30,13 @@ def load_tensors(
     """The tensors of a flat state dict at `path`, exactly the `expected` keys and shapes.
 
     `skipped` maps patterns of keys that are left out to the reason; `drop` is removed from every
-    key wherever it occurs. The file is mapped into memory, so float32 tensors cost no memory until
-    read; float16, bfloat16 and float64 ones are converted to float32 here.
+    key wherever it occurs. What trainers wrap around a state dict is taken off. The file is mapped
+    into memory, so float32 tensors cost no memory until read; float16, bfloat16 and float64 ones
+    are converted to float32 here.
     Raises CheckpointError naming file and keys: not a torch zip file, damaged, holding anything but
     tensors, missing, unexpected or wrongly shaped keys. Raises MissingExtraError without torch.
     """
-    state = _load(path)
+    state = _unwrapped(_load(path))
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         name = key.replace(drop, "") if drop else key
@@ -45,25 +46,20 @@ def load_tensors(
             raise CheckpointError(f"{path} holds {name} twice, once under {key}", _HINT)
         tensors[name] = value
     _check_keys(path, tensors, expected)
-    return {name: _as_float32(path, name, tensors[name]) for name in expected}
+    taken = {name: tensors[name] for name in expected}
+    _require_own_numbers(path, taken)
+    return {name: _as_float32(path, name, tensor) for name, tensor in taken.items()}
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        import torch
+        state = read_torch_file(path)
     except ImportError:
         raise MissingExtraError(
             "reading a checkpoint needs PyTorch", 'pip install "cosyvoice-cpu[export]"'
         ) from None
-    _check_container(path)
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:  # its own text recommends to load without weights_only
-        raise CheckpointError(
-            f"{path} holds Python objects besides tensors; reading them could run a program", _HINT
-        ) from None
-    except Exception as error:  # damaged data surfaces as nearly any exception type
-        raise CheckpointError(f"{path} is damaged ({type(error).__name__})", _HINT) from None
+    except TorchFileError as error:
+        raise CheckpointError(f"{path} {error}", _HINT) from None
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, not a state dict", _HINT)
     for key in state:
@@ -72,34 +68,25 @@ def _load(path: Path) -> dict[str, Any]:
     return state
 
 
-def _check_container(path: Path) -> None:
-    """Tells a state dict's zip file from what else is found under its name."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise CheckpointError(f"{path} can't be read: {error.strerror}", _HINT) from None
-    if head.startswith(b"PK\x03\x04"):
-        found = _zip_fault(path)
-    elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 32:
-        found = "a safetensors file under another name"
-    elif head.startswith(b"\x80"):
-        found = "a bare pickle (PyTorch before 1.6), which can't be read safely"
-    else:
-        found = "not a PyTorch file"
-    if found:
-        raise CheckpointError(f"{path} is {found}", _HINT)
+def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
+    """The state dict inside `{"module": ...}` and the like, its keys without `module.` in front.
+
+    Sources: DeepSpeed runtime/engine.py, `save_checkpoint`; PyTorch nn/parallel/distributed.py.
+    """
+    for name in _WRAPPERS:
+        inner = state.get(name)
+        if isinstance(inner, dict) and all(isinstance(key, str) for key in inner):
+            return _unwrapped(inner)
+    prefixed = [key for key, value in state.items() if not isinstance(value, (int, float, str))]
+    if prefixed and all(key.startswith(_PARALLEL) for key in prefixed):
+        return {key.removeprefix(_PARALLEL): value for key, value in state.items()}
+    return state
 
 
-def _zip_fault(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error):
-        return "incomplete or damaged: its table of contents, at the end, can't be read"
-    if "data.pkl" not in names:
-        return "a zip file, but none of PyTorch"
-    return "a TorchScript program, not a state dict" if "constants.pkl" in names else ""
+def _require_own_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Tensors that share their numbers would be written out in full, each for itself."""
+    if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
+        raise CheckpointError(f"{path} is smaller than its tensors, which share numbers", _HINT)
 
 
 def _check_keys(
@@ -121,6 +108,9 @@ def _check_keys(
     if unexpected:
         problems.append(f"unexpected {_listed(unexpected)}")
     known = {key: value for key, value in tensors.items() if key in expected}
+    for key, value in known.items():
+        if isinstance(value, OtherTensor):
+            raise CheckpointError(f"{path}: {key} is {value.form}", _HINT)
     strange = [key for key, value in known.items() if not isinstance(value, Tensor)]
     if strange:
         problems.append(f"no tensor under {_listed(strange)}")
@@ -148,8 +138,6 @@ def _as_float32(path: Path, name: str, tensor: Tensor) -> Tensor:
     import torch
 
     kind = str(tensor.dtype).removeprefix("torch.")
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
-        raise CheckpointError(f"{path}: {name} is not stored as a plain dense tensor", _HINT)
     if kind not in _FLOATS:
         raise CheckpointError(f"{path}: {name} is stored as {kind}, not as floats", _HINT)
-    return tensor.detach().to(torch.float32)
+    return tensor.to(torch.float32)

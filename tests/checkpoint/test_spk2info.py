@@ -111,7 +111,10 @@ class Evil:
             {"a": {"embedding": torch.ones(192)}, "a ": {"embedding": torch.ones(192)}},
             "two entries",
         ),
-        ({"a": Evil()}, "is damaged or not a file of torch tensors"),
+        ({"a": Evil()}, "holds Python objects besides tensors"),
+        ({"a": {"embedding": torch.ones(192).to_sparse()}}, "lacks the tensor embedding"),
+        ({"a": {"embedding": torch.ones(1).expand(1 << 30)}}, "expanded tensors are not read"),
+        ({"a": {"embedding": torch.ones(192, device="meta")}}, "lacks the tensor embedding"),
     ],
 )
 def test_a_file_of_something_else_is_refused(
@@ -131,5 +134,5 @@ def test_a_missing_or_damaged_file_is_refused(tmp_path: Path, tokenizer: TextTok
         import_spk2info(tmp_path / "none.pt", tokenizer=tokenizer, spec=PROMPT_SPEC)
     path = saved(tmp_path / "a.pt", {"a": {"embedding": torch.ones(1, 192)}})
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(SpeakerError, match="is damaged"):
+    with pytest.raises(SpeakerError, match="is incomplete or damaged"):
         import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)

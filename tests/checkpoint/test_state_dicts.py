@@ -119,8 +119,36 @@ def test_what_is_not_a_dict_is_refused(tmp_path, content):
     assert f"holds a {type(content).__name__}, not a state dict" in refusal(save(tmp_path, content))
 
 
-def test_a_nested_state_dict_is_refused(tmp_path):
-    assert "unexpected state_dict" in refusal(save(tmp_path, {"state_dict": STATE}))
+DDP = {f"module.{key}": value for key, value in STATE.items()}
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        DDP,
+        DDP | {"epoch": 3, "step": 100},
+        {"module": STATE, "optimizer": {"state": {0: torch.ones(2)}}, "ds_version": "0.14"},
+        {"model": STATE, "iteration": 5},
+        {"state_dict": STATE},
+        {"model": DDP},
+    ],
+)
+def test_what_trainers_wrap_around_a_state_dict_is_taken_off(tmp_path, wrapped):
+    tensors = load_tensors(save(tmp_path, wrapped), EXPECTED, {r"epoch|step": ""})
+    assert all(torch.equal(tensors[key], STATE[key]) for key in EXPECTED)
+
+
+def test_a_wrapper_without_the_tensors_is_refused(tmp_path):
+    assert "missing a.weight, a.bias" in refusal(save(tmp_path, {"model": {}}))
+    assert "unexpected other" in refusal(save(tmp_path, {"other": STATE}))
+
+
+def test_expected_tensors_that_share_their_numbers_are_refused(tmp_path):
+    numbers = torch.ones(1 << 16)
+    path = save(tmp_path, {name: numbers for name in "abc"})
+    what = refusal(path, dict.fromkeys("abc", (1 << 16,)))
+    assert "is smaller than its tensors, which share numbers" in what
+    assert len(load_tensors(path, {"a": (1 << 16,)}, {"[bc]": "tied"})) == 1
 
 
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.99])
