@@ -23,6 +23,8 @@ from cosyvoice_cpu.errors import BundleError
 ALIGNMENT = 64  # bytes
 # Below this a tensor stays float32 under float16 storage: norms, biases and tables cost nothing.
 MIN_HALF_ELEMENTS = 16_384
+_HALF_EXPONENT = np.uint16(0x7C00)  # its bits, all set where a half is NaN or infinite
+_PIECE = 1 << 20  # halves looked at together
 
 SAFETENSORS_DTYPES = {
     "float32": "F32",
@@ -33,6 +35,10 @@ SAFETENSORS_DTYPES = {
     "uint8": "U8",
 }
 _DTYPES = {code: np.dtype(name) for name, code in SAFETENSORS_DTYPES.items()}
+
+
+class NotFiniteError(ValueError):
+    """A weight holds NaN or infinity."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,10 @@ class Weight:
         def load() -> NDArray[np.generic]:
             from onnxconverter_common.float16 import convert_np_to_float16
 
-            half: NDArray[np.generic] = convert_np_to_float16(np.ascontiguousarray(source()))
+            array = np.ascontiguousarray(source())
+            if not is_finite(array):  # the conversion would make large numbers of infinite ones
+                raise NotFiniteError
+            half: NDArray[np.generic] = convert_np_to_float16(array)
             return half
 
         return Weight(self.shape, np.dtype(np.float16), load)
@@ -91,6 +100,7 @@ def write_weights(
     `metadata` stand in the file's header: the network's configuration. `half` stores the large
     float32 matrices as float16. Tensors whose size is a multiple of 64 bytes come first, so that
     all of these are aligned.
+    Raises: BundleError if a number is NaN or infinite.
     """
     if half:
         weights = {name: weight.as_half() for name, weight in weights.items()}
@@ -115,7 +125,15 @@ def write_weights(
         file.write(text)
         for name in order:
             weight = weights[name]
-            array = np.asarray(weight.load(), dtype=weight.dtype, order="C")
+            try:
+                array = np.asarray(weight.load(), dtype=weight.dtype, order="C")
+                if not is_finite(array):
+                    raise NotFiniteError
+            except NotFiniteError:
+                raise BundleError(
+                    f"{path.parent.name}: the weight {name} holds NaN or infinity",
+                    "its training failed, or a number exceeds float32; take another checkpoint",
+                ) from None
             if array.shape != weight.shape:
                 raise ValueError(f"{name}: shape {array.shape}, announced as {weight.shape}")
             stored[name] = StoredWeight(
@@ -124,6 +142,23 @@ def write_weights(
             array.tofile(file)
     assert not stored or start == min(slot.offset for slot in stored.values())
     return stored
+
+
+def is_finite(array: NDArray[np.generic]) -> bool:
+    """Whether no number is NaN or infinite."""
+    if array.dtype.kind != "f" or not array.size:
+        return True
+    if array.dtype == np.float16:  # by the bits, as NumPy compares halves one by one
+        bits = array.reshape(-1).view(np.uint16)
+        pieces = (bits[start : start + _PIECE] for start in range(0, bits.size, _PIECE))
+        return not any(np.any(piece & _HALF_EXPONENT == _HALF_EXPONENT) for piece in pieces)
+    with np.errstate(invalid="ignore"):  # least and largest: no mask of the array's size is made
+        return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
+def not_finite(path: Path) -> list[str]:
+    """The tensors of a weight file that hold NaN or infinity. Raises: BundleError."""
+    return [name for name, weight in read_weights(path).items() if not is_finite(weight.load())]
 
 
 def read_weights(path: Path) -> dict[str, Weight]:

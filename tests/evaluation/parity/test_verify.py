@@ -100,6 +100,18 @@ def test_one_changed_byte_fails_at_the_digests_and_nothing_else_is_run(tmp_path:
     assert "weights.safetensors does not match its manifest entry" in result.checks[0].detail
 
 
+@pytest.mark.parametrize("place", ["speech_lm/text_embedding", "speech_lm/speech_embedding"])
+def test_a_table_that_is_not_finite_fails_at_the_graphs(place: str, tmp_path: Path) -> None:
+    def spoil(bundle: Path) -> None:
+        component, name = place.split("/")
+        stored(bundle / component / "weights.safetensors", name)[-1, -1] = np.nan
+
+    result = verify_bundle(altered(tmp_path, spoil))
+    assert result.failed_levels == ["graphs"]
+    (failed,) = [check for check in result.checks if not check.passed]
+    assert failed.detail.endswith("of weights.safetensors is not finite")
+
+
 @pytest.mark.parametrize("place", FLIPPED)
 def test_one_flipped_weight_fails_at_its_networks_level(place: str, tmp_path: Path) -> None:
     component, name = place.split("/")
