@@ -6,7 +6,7 @@ import os
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,14 +29,14 @@ class Mode(str, Enum):
 
 
 def synth(
+    text: Annotated[
+        str | None, typer.Argument(metavar="TEXT", help="What to say; - reads it from stdin.")
+    ] = None,
     output: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             metavar="FILE", help="A .wav, .flac, .ogg or .mp3 file; - writes WAV to stdout."
         ),
-    ],
-    text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", help="What to say; - reads it from stdin.")
     ] = None,
     text_file: Annotated[
         Path | None,
@@ -71,9 +71,27 @@ def synth(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides every random draw.")] = 0,
     speed: Annotated[float, typer.Option(metavar="X", help="0.5 to 2; above 1 is faster.")] = 1.0,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CODE", help="Of numbers and dates: zh, en, ja, ...; by default by the text."
+        ),
+    ] = None,
     normalize: Annotated[
         bool, typer.Option(help="Write numbers and dates out, if wetext is installed.")
     ] = True,
+    markup: Annotated[
+        bool,
+        typer.Option(help="Read Markdown, SSML and [pause 500ms]; or keep the text as it is."),
+    ] = True,
+    lexicon: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Words and their readings, one a line."),
+    ] = None,
+    show_text: Annotated[
+        bool,
+        typer.Option("--show-text", help="Print what the model would be given; speak nothing."),
+    ] = False,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     trust: TrustOption = False,
@@ -89,13 +107,18 @@ def synth(
 
     from cosyvoice_cpu.cli.bundles import chosen_bundle
     from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
+    from cosyvoice_cpu.cli.shown_text import print_text
     from cosyvoice_cpu.cli.text_input import check_characters, text_to_speak
+    from cosyvoice_cpu.frontend.language import check_language
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
     from cosyvoice_cpu.system.memory import own_peak_mb
     from cosyvoice_cpu.system.threads import resolve_threads
 
-    _check_options(output, json, speaker, audio, transcript)
+    if not show_text:
+        output = _checked_output(output, json, audio)
+    _check_options(speaker, audio, transcript)
+    check_language(language)
     words = text_to_speak(text, text_file)
     check_characters(instruct or "", "the instruction")
     check_characters(transcript or "", "the transcript")
@@ -109,16 +132,26 @@ def synth(
         )
     voice = _voice(stages, speaker, speakers, audio, transcript)
     synthesizer = Synthesizer.of_bundle(stages)
+    reading: dict[str, Any] = {
+        "mode": mode.value if mode else None,
+        "instruct": instruct,
+        "normalize": normalize,
+        "markup": markup,
+        "language": language,
+        "lexicon": lexicon,
+    }
+    if show_text:
+        print_text(synthesizer.show(words, voice, **reading), as_json=json)
+        return
+    assert output is not None
     started = time.perf_counter()
     with progress_bar() as bar:
         result = synthesizer.speak(
             words,
             voice,
             seed=seed,
-            mode=mode.value if mode else None,
-            instruct=instruct,
             speed=speed,
-            normalize=normalize,
+            **reading,
             progress=lambda stage, done, seconds: bar(f"{stage}, {seconds:.0f} s of audio", done),
         )
     seconds_total = time.perf_counter() - started
@@ -153,16 +186,16 @@ def synth(
         )
 
 
-def _check_options(
-    output: Path, json: bool, speaker: str | None, audio: Path | None, transcript: str | None
-) -> None:
-    """What would only fail after the work, and options that exclude each other.
+def _checked_output(output: Path | None, json: bool, audio: Path | None) -> Path:
+    """`output`, if it can be written; what would only fail after the work is refused before it.
 
     Raises: UsageError, or OutputError if there is no folder for the output.
     """
     from cosyvoice_cpu.errors import OutputError, UsageError
     from cosyvoice_cpu.synthesis.audio import format_of
 
+    if output is None:
+        raise UsageError("there is no --output", "name a file, or - for stdout, or --show-text")
     if output == STDOUT:
         if json:
             raise UsageError("--json and --output - both want stdout", "write the audio to a file")
@@ -172,15 +205,22 @@ def _check_options(
             raise UsageError(
                 "stdout is a terminal, not a place for audio", "pipe it, or name a file"
             )
-    else:
-        format_of(output)
-        if not os.path.isdir(output.parent):
-            raise OutputError(
-                f"{output} can't be written: there is no folder {output.parent}",
-                "create the folder first",
-            )
-        if audio is not None and audio.exists() and output.exists() and output.samefile(audio):
-            raise UsageError(f"{output} is the clip of --audio itself", "give another name")
+        return output
+    format_of(output)
+    if not os.path.isdir(output.parent):
+        raise OutputError(
+            f"{output} can't be written: there is no folder {output.parent}",
+            "create the folder first",
+        )
+    if audio is not None and audio.exists() and output.exists() and output.samefile(audio):
+        raise UsageError(f"{output} is the clip of --audio itself", "give another name")
+    return output
+
+
+def _check_options(speaker: str | None, audio: Path | None, transcript: str | None) -> None:
+    """Raises: UsageError for options that exclude each other."""
+    from cosyvoice_cpu.errors import UsageError
+
     if audio is not None and speaker is not None:
         raise UsageError("--speaker and --audio are both given", "leave one of them away")
     if transcript is not None and audio is None:

@@ -19,6 +19,7 @@ from cosyvoice_cpu.errors import AudioError, TextError
 from cosyvoice_cpu.frontend.clip import LONGEST_PROMPT, LOWEST_RATE
 from cosyvoice_cpu.frontend.clip_quality import ClipReport, judge_clip
 from cosyvoice_cpu.frontend.fbank import kaldi_fbank
+from cosyvoice_cpu.frontend.marks import mend_mark
 from cosyvoice_cpu.frontend.mel import WHISPER_RATE, flow_mel, whisper_log_mel
 from cosyvoice_cpu.frontend.onnx_models import FrontEndModels
 from cosyvoice_cpu.frontend.pcm import as_mono
@@ -98,7 +99,7 @@ def prepare_speaker(
 
 
 def _clean(transcript: str, end_of_prompt: str) -> str:
-    transcript = _LINE_BREAK.sub(" ", transcript).strip()
+    transcript = mend_mark(_LINE_BREAK.sub(" ", transcript).strip(), end_of_prompt)
     if end_of_prompt in transcript:
         raise TextError(
             f"the transcript holds {end_of_prompt!r}",

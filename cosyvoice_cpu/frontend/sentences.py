@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from cosyvoice_cpu.frontend import writing_systems
@@ -42,15 +42,22 @@ def split_sentences(text: str, count_tokens: CountTokens, *, longest: int = LONG
     fit.
     Source: CosyVoice cosyvoice/utils/frontend_utils.py, `split_paragraph`, for the rule of merging.
     """
+    sentences = find_sentences(few_blanks(text))
+    return list(merge_sentences(sentences, count_tokens, longest=longest))
+
+
+def merge_sentences(
+    sentences: Iterable[str], count_tokens: CountTokens, *, longest: int = LONGEST
+) -> Iterator[str]:
+    """The segments of `split_sentences` for a text that comes sentence by sentence.
+
+    A segment is yielded as soon as no later sentence can change it: two segments behind.
+    """
     lengths = _Lengths.of(longest)
-    text = _MANY_BLANKS.sub(_few_blanks, text)
-    parts = (
-        part for sentence in find_sentences(text) for part in _fit(sentence, count_tokens, lengths)
-    )
-    segments = (
-        _LINE_BREAK.sub(_blank_or_nothing, segment).strip() for segment in _merge(parts, lengths)
-    )
-    return [segment for segment in segments if segment]
+    parts = (part for sentence in sentences for part in _fit(sentence, count_tokens, lengths))
+    for segment in _merge(parts, lengths):
+        if text := _LINE_BREAK.sub(_blank_or_nothing, segment).strip():
+            yield text
 
 
 @dataclass(frozen=True)
@@ -164,19 +171,21 @@ def _best_cut(sentence: str, start: int, ideal: int, unbroken: _Spans) -> int:
     return next(whole, near[0] if near else min(aim, len(sentence)))
 
 
-def _merge(parts: Iterator[_Segment], lengths: _Lengths) -> list[str]:
+def _merge(parts: Iterable[_Segment], lengths: _Lengths) -> Iterator[str]:
     """Join parts into segments by the original's rule, and fragments to a neighbour."""
-    segments: list[_Segment] = []
+    held: list[_Segment] = []  # the last two: a fragment at the end joins the one before
     for part in parts:
-        if segments and _belongs(segments[-1], part, lengths):
-            segments[-1] = _joined(segments[-1], part)
-        else:
-            segments.append(part)
-    if len(segments) > 1 and (segments[-1].length < lengths.fragment or not segments[-1].speaks):
-        both = _joined(segments[-2], segments[-1])
+        if held and _belongs(held[-1], part, lengths):
+            held[-1] = _joined(held[-1], part)
+            continue
+        if len(held) == 2:
+            yield held.pop(0).text
+        held.append(part)
+    if len(held) == 2 and (held[-1].length < lengths.fragment or not held[-1].speaks):
+        both = _joined(*held)
         if _within(both, lengths.longest):
-            segments[-2:] = [both]
-    return [segment.text for segment in segments]
+            held = [both]
+    yield from (segment.text for segment in held)
 
 
 def _belongs(segment: _Segment, part: _Segment, lengths: _Lengths) -> bool:
@@ -198,7 +207,12 @@ def _within(segment: _Segment, length: int) -> bool:
     return segment.length <= length and len(segment.text) <= LONGEST_CHARACTERS
 
 
-def _few_blanks(blanks: re.Match[str]) -> str:
+def few_blanks(text: str) -> str:
+    """`text` with long runs of white space shortened, as `find_sentences` needs it."""
+    return _MANY_BLANKS.sub(_fewer, text)
+
+
+def _fewer(blanks: re.Match[str]) -> str:
     """A blank line, a line end or a blank: what `blanks` mean, whatever their number."""
     breaks = blanks[0].count("\n")
     return "\n\n" if breaks > 1 else "\n" if breaks else " "

@@ -5,7 +5,9 @@ pieces one behind the other without a pause: the speech LM makes the silence at 
 sentence. So do we; 5 ms at either end of a piece are faded so that a join can't click.
 
 The pieces are chosen to fit behind the prompt into the model's longest input. One that turns out
-longer than expected is cut and spoken again, so that no text is lost.
+longer than expected is cut and spoken again, so that no text is lost. The text is read as it is
+spoken, so that a book's first sentence is heard as soon as a lone one; the pauses in it are silence
+between pieces.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from cosyvoice_cpu.decoding.silence import shorten_silence
 from cosyvoice_cpu.decoding.token_loop import token_limits
 from cosyvoice_cpu.errors import SynthesisError, TextError
 from cosyvoice_cpu.frontend import writing_systems
-from cosyvoice_cpu.frontend.sentences import LONGEST, split_sentences
+from cosyvoice_cpu.frontend.reading import Item, Note, Pause, read_plainly
+from cosyvoice_cpu.frontend.sentences import LONGEST, merge_sentences, split_sentences
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.audio import Audio
 from cosyvoice_cpu.synthesis.postprocessing import change_speed, fade_edges
@@ -37,6 +40,7 @@ Encode = Callable[[str], list[int]]
 log = logging.getLogger(__name__)
 
 EXPECTED_SECONDS_PER_UNIT = 0.24  # for a text id, or a Han character
+_READ_AHEAD = 2  # pieces
 _DONE_BEFORE = {"speech_lm": 0.0, "flow": 0.35, "vocoder": 0.9}  # share of a piece's work
 
 
@@ -44,10 +48,11 @@ _DONE_BEFORE = {"speech_lm": 0.0, "flow": 0.35, "vocoder": 0.9}  # share of a pi
 class Request:
     """A text to be spoken, and how."""
 
-    text: str  # normalized, without the system prefix
+    text: str  # as typed, without the system prefix
     prompt: Prompt
     seed: int
     speed: float = 1.0
+    read: Callable[[str], Iterator[Item]] = read_plainly  # text to sentences, pauses and notes
     retries: int = DEFAULT_RETRIES  # of a piece whose speech is not plausible
     progress: Progress | None = None
     started: float = 0.0  # time.perf_counter() at the call
@@ -73,7 +78,7 @@ class Pipeline:
         self.encode = encode
 
     def speak(self, request: Request) -> Iterator[Audio]:
-        """Audio of each piece as soon as it is ready, with its report.
+        """Audio of each piece or pause as soon as it is ready, with its report.
 
         Raises, at once: TextError if there is nothing to say, SynthesisError if the prompt leaves
         no room. While iterating: SynthesisError if no speech comes of a piece or a network's output
@@ -82,6 +87,15 @@ class Pipeline:
         run = _Run(self, request, self._room(request))
         run.prepare()
         return run.audio()
+
+    def show(self, request: Request) -> Iterator[str | Pause | Note]:
+        """The pieces as the model gets them, pauses and notes, without speaking. Raises: as speak.
+
+        A piece that turns out too long for the model may be cut further when it is spoken.
+        """
+        run = _Run(self, request, self._room(request))
+        run.prepare()
+        return run.shown()
 
     def _room(self, request: Request) -> int:
         """Speech tokens that fit behind the prompt; the vocoder sees the mel at its new speed."""
@@ -110,36 +124,38 @@ class _Run:
         self._room = room
         self._clock = StageClock()
         self._clock.seconds["frontend"] = request.frontend_seconds
-        self._waiting: deque[_Piece] = deque()
+        self._waiting: deque[_Piece | Pause] = deque()  # what is known of the text to come
         self._warnings: list[str] = []
         self._retries = 0
         self._spoken_seconds = 0.0
         self._number = 0  # of the piece that is spoken now, from 0
+        self._read_characters = 0
+        self._done = 0.0
 
     def prepare(self) -> None:
-        """Split the text. Raises: TextError if there is nothing to say."""
+        """Read up to the first piece. Raises: TextError if there is nothing to say."""
         text = self._request.text
         with self._clock.stage("frontend"):
             prompt = self._request.prompt
             system_ids = self._encode(prompt.text) if prompt.text else []
             self._prompt_ids = [*system_ids, *prompt.transcript_ids]
             longest = int(self._room / self._audio.token_rate / EXPECTED_SECONDS_PER_UNIT)
-            for piece in self._pieces(text, min(LONGEST, max(1, longest))):
-                if writing_systems.has_speech(piece.text):
-                    self._waiting.append(piece)
-                else:
-                    self._warnings.append(f"not spoken, no letter or digit: {_quote(piece.text)}")
+            self._source = self._pieces(min(LONGEST, max(1, longest)))
+            first = next((item for item in self._from_source() if isinstance(item, _Piece)), None)
         if not text.strip():
             raise TextError("the text is empty", "give at least one word")
-        if not self._waiting:
+        if first is None:
             raise TextError(
                 f"there is nothing to speak in {_quote(text)}", "give at least one letter or digit"
             )
 
     def audio(self) -> Iterator[Audio]:
-        """Speak what `prepare` put in line."""
-        while self._waiting:
-            piece = self._waiting.popleft()
+        """Speak what `prepare` put in line and what comes behind it."""
+        while (item := self._next()) is not None:
+            if isinstance(item, Pause):
+                yield self._silence(item)
+                continue
+            piece = item
             self._tell("speech_lm", piece)
             with self._clock.stage("frontend"):
                 parts = self._parts(piece)
@@ -166,12 +182,56 @@ class _Run:
         if self._request.progress:
             self._request.progress("done", 1.0, self._spoken_seconds)
 
-    def _pieces(self, text: str, longest: int) -> list[_Piece]:
-        def count(part: str) -> int:
-            return len(self._encode(part))
+    def shown(self) -> Iterator[str | Pause | Note]:
+        """The same pieces and pauses, and the notes before each."""
+        while (item := self._next()) is not None:
+            yield from map(Note, self._warnings)
+            self._warnings.clear()
+            yield item if isinstance(item, Pause) else item.text
+        yield from map(Note, self._warnings)
 
-        parts = split_sentences(text, count, longest=longest)
-        return [_Piece(part, self._encode(part)) for part in parts]
+    def _next(self) -> _Piece | Pause | None:
+        """What comes next; reads two pieces ahead, so that the last one is known as such."""
+        with self._clock.stage("frontend"):
+            while len(self._waiting) < _READ_AHEAD:
+                if next(self._from_source(), None) is None:
+                    break
+        return self._waiting.popleft() if self._waiting else None
+
+    def _from_source(self) -> Iterator[_Piece | Pause]:
+        """Puts the next pieces in line, one a step."""
+        for item in self._source:
+            if isinstance(item, _Piece) and not writing_systems.has_speech(item.text):
+                self._warnings.append(f"not spoken, no letter or digit: {_quote(item.text)}")
+                continue
+            self._waiting.append(item)
+            yield item
+
+    def _pieces(self, longest: int) -> Iterator[_Piece | Pause]:
+        """Pieces of what lies between two pauses, and the pauses."""
+        items = self._request.read(self._request.text)
+        pauses: list[Pause] = []
+
+        def sentences() -> Iterator[str]:
+            for item in items:
+                if isinstance(item, Pause):
+                    pauses.append(item)
+                    return
+                if isinstance(item, Note):
+                    self._warnings.append(item.text)
+                else:
+                    self._read_characters += len(item.text)
+                    yield item.text
+
+        while True:
+            for part in merge_sentences(sentences(), self._count, longest=longest):
+                yield _Piece(part, self._encode(part))
+            if not pauses:
+                return
+            yield pauses.pop()
+
+    def _count(self, text: str) -> int:
+        return len(self._encode(text))
 
     def _parts(self, piece: _Piece) -> list[_Piece]:
         """Shorter pieces of `piece`, if it may outgrow the room and can be cut; else none."""
@@ -179,8 +239,13 @@ class _Run:
         if most <= self._room:
             return []
         longest = piece.units * 4 // 5  # sentences are gathered to two thirds of it: about a half
-        parts = self._pieces(piece.text, max(1, longest))
-        return parts if len(parts) > 1 else []
+        parts = split_sentences(piece.text, self._count, longest=max(1, longest))
+        return [_Piece(part, self._encode(part)) for part in parts] if len(parts) > 1 else []
+
+    def _silence(self, pause: Pause) -> Audio:
+        """The pause as audio."""
+        rate = self._audio.sample_rate
+        return self._report(np.zeros(round(pause.seconds * rate), np.float32))
 
     def _finish(self, piece: _Piece, speech: Speech) -> Audio:
         """Speech tokens to audio. Raises: SynthesisError without tokens or for broken numbers."""
@@ -207,28 +272,39 @@ class _Run:
         return self._deliver(samples, speech)
 
     def _deliver(self, samples: Floats, speech: Speech) -> Audio:
+        faded = fade_edges(samples, self._audio.sample_rate)
+        return self._report(faded, len(speech.tokens), 1, speech.warnings)
+
+    def _report(
+        self, samples: Floats, tokens: int = 0, sentences: int = 0, warnings: tuple[str, ...] = ()
+    ) -> Audio:
         """The audio with its report; what is counted for the next piece starts anew."""
         rate = self._audio.sample_rate
         report = Report(
             seconds_audio=len(samples) / rate,
             first_audio_s=time.perf_counter() - self._request.started,
             stages=self._clock.seconds,
-            speech_tokens=len(speech.tokens),
-            sentences=1,
+            speech_tokens=tokens,
+            sentences=sentences,
             retries=self._retries,
-            warnings=(*self._warnings, *speech.warnings),
+            warnings=(*self._warnings, *warnings),
         )
         self._spoken_seconds += report.seconds_audio
         self._clock, self._warnings, self._retries = StageClock(), [], 0
-        return Audio(fade_edges(samples, rate), rate, report)
+        return Audio(samples, rate, report)
 
     def _tell(self, stage: str, piece: _Piece) -> None:
         if self._request.progress is None:
             return
-        units = piece.units + sum(waiting.units for waiting in self._waiting)
-        seconds = units * EXPECTED_SECONDS_PER_UNIT / self._request.speed
-        done = (self._number + _DONE_BEFORE[stage]) / (self._number + 1 + len(self._waiting))
-        self._request.progress(stage, done, self._spoken_seconds + seconds)
+        known = [piece, *(item for item in self._waiting if isinstance(item, _Piece))]
+        ahead = sum(item.units for item in known)
+        unread = max(0, len(self._request.text) - self._read_characters)
+        left = ahead * (1 + unread / max(1, sum(len(item.text) for item in known)))
+        seconds = left * EXPECTED_SECONDS_PER_UNIT / self._request.speed
+        share = _DONE_BEFORE[stage] * piece.units * EXPECTED_SECONDS_PER_UNIT / self._request.speed
+        done = (self._spoken_seconds + share) / (self._spoken_seconds + seconds)
+        self._done = max(self._done, min(1.0, done))  # the estimates may turn out too low
+        self._request.progress(stage, self._done, self._spoken_seconds + seconds)
 
 
 def _require_finite(array: Floats, stage: str) -> None:

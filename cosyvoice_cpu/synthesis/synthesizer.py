@@ -9,7 +9,7 @@ for audio in synthesizer.stream(long_text, speaker="anna"):
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from cosyvoice_cpu.bundle.manifest import SPEAKERS_FOLDER
@@ -19,11 +19,15 @@ from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.frontend.bundle_models import front_end_models, text_tokenizer
 from cosyvoice_cpu.frontend.clip import load_clip
 from cosyvoice_cpu.frontend.clip_quality import best_cut
-from cosyvoice_cpu.frontend.normalizer import normalize as spell_out
+from cosyvoice_cpu.frontend.language import check_language
+from cosyvoice_cpu.frontend.lexicon import Lexicon
+from cosyvoice_cpu.frontend.marks import MarkTable, mend_mark
 from cosyvoice_cpu.frontend.prepare import PreparedSpeaker, prepare_speaker
 from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
+from cosyvoice_cpu.frontend.reading import Note, Pause, Reader, ReadingOptions
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
+from cosyvoice_cpu.generations import generation_named
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.ladder import Engines
 from cosyvoice_cpu.stage_api import Stages
@@ -47,11 +51,12 @@ class Synthesizer:
         stages: Stages,
         encode: Encode,
         find_speaker: Callable[[str | None], Voice],
-        normalize: Callable[[str], str],
+        marks: Collection[str] = (),
     ) -> None:
+        """`encode` gives text ids, `marks` are the strings that it has one id for."""
         self._pipeline = Pipeline(stages, encode)
         self._find_speaker = find_speaker
-        self._normalize = normalize
+        self._marks = MarkTable(marks)
 
     @classmethod
     def load(
@@ -82,7 +87,7 @@ class Synthesizer:
             stages,
             _tokenizer_of(stages.bundle).encode,
             lambda name: find_speaker(folders, name, spec),
-            spell_out,
+            generation_named(stages.manifest.generation).special_tokens,
         )
 
     @property
@@ -100,6 +105,9 @@ class Synthesizer:
         instruct: str | None = None,
         speed: float = 1.0,
         normalize: bool = True,
+        markup: bool = True,
+        language: str | None = None,
+        lexicon: Lexicon | Mapping[str, str] | str | Path | None = None,
         retries: int = DEFAULT_RETRIES,
         progress: Progress | None = None,
     ) -> Audio:
@@ -108,9 +116,12 @@ class Synthesizer:
         `speaker` is a speaker or the name of one, None for the bundle's only one. `mode` is
         "zero-shot", "cross-lingual" or "instruct" (with an instruction in `instruct`); None takes
         what speaker and instruction allow. `seed` decides every draw: the same call gives the same
-        audio. `speed` is 0.5 to 2. `normalize` writes out numbers and the like. Speech that loops,
-        falls silent or does not end is made again up to `retries` times; 0 takes what comes, as
-        the original does.
+        audio. `speed` is 0.5 to 2. Speech that loops, falls silent or does not end is made again
+        up to `retries` times; 0 takes what comes, as the original does.
+
+        `normalize` writes out numbers and the like, in `language` (a code such as "en") or, with
+        None, in that of each paragraph. `markup` reads Markdown, tags and `[pause 500ms]` as such;
+        False keeps the text as it is. `lexicon` gives readings of words: a mapping, or a file.
         Raises: TextError, SpeakerError, UsageError for a request that can't be carried out,
         SynthesisError if the models fail on it.
         """
@@ -122,6 +133,9 @@ class Synthesizer:
             instruct=instruct,
             speed=speed,
             normalize=normalize,
+            markup=markup,
+            language=language,
+            lexicon=lexicon,
             retries=retries,
             progress=progress,
         )
@@ -137,6 +151,9 @@ class Synthesizer:
         instruct: str | None = None,
         speed: float = 1.0,
         normalize: bool = True,
+        markup: bool = True,
+        language: str | None = None,
+        lexicon: Lexicon | Mapping[str, str] | str | Path | None = None,
         retries: int = DEFAULT_RETRIES,
         progress: Progress | None = None,
     ) -> Iterator[Audio]:
@@ -145,6 +162,67 @@ class Synthesizer:
         Joined, the audio is that of `speak`. What is wrong with the request is raised by this call
         and not by the first step of the iteration.
         """
+        request = self._request(
+            text,
+            speaker,
+            seed=seed,
+            mode=mode,
+            instruct=instruct,
+            speed=speed,
+            options=self._options(normalize, markup, language, lexicon),
+            retries=retries,
+            progress=progress,
+        )
+        return self._pipeline.speak(request)
+
+    def show(
+        self,
+        text: str,
+        speaker: Voice | str | None = None,
+        *,
+        mode: str | None = None,
+        instruct: str | None = None,
+        normalize: bool = True,
+        markup: bool = True,
+        language: str | None = None,
+        lexicon: Lexicon | Mapping[str, str] | str | Path | None = None,
+    ) -> Iterator[str | Pause | Note]:
+        """What the model would be given of `text`: pieces, pauses and, before them, notes.
+
+        Nothing is spoken. Arguments and errors are those of `speak`.
+        """
+        options = self._options(normalize, markup, language, lexicon)
+        request = self._request(text, speaker, mode=mode, instruct=instruct, options=options)
+        return self._pipeline.show(request)
+
+    def _options(
+        self,
+        normalize: bool,
+        markup: bool,
+        language: str | None,
+        lexicon: Lexicon | Mapping[str, str] | str | Path | None,
+    ) -> ReadingOptions:
+        """Raises: UsageError for the language, TextError for the lexicon."""
+        if isinstance(lexicon, (str, Path)):
+            lexicon = Lexicon.load(lexicon, self._marks.known)
+        elif lexicon is not None and not isinstance(lexicon, Lexicon):
+            lexicon = Lexicon(lexicon, self._marks.known)
+        return ReadingOptions(check_language(language), normalize, markup, lexicon)
+
+    def _request(
+        self,
+        text: str,
+        speaker: Voice | str | None,
+        *,
+        mode: str | None,
+        instruct: str | None,
+        options: ReadingOptions,
+        seed: int = 0,
+        speed: float = 1.0,
+        retries: int = DEFAULT_RETRIES,
+        progress: Progress | None = None,
+    ) -> Request:
+        """The request, checked."""
         started = time.perf_counter()
         check_speed(speed)
         if not 0 <= seed <= _LARGEST_SEED:
@@ -158,26 +236,24 @@ class Synthesizer:
             voice = speaker
         synthesis = self._pipeline.stages.synthesis
         prompt, target = build_prompt(
-            text,
+            mend_mark(text, synthesis.end_of_prompt),
             voice,
             mode=mode,
-            instruct=instruct,
+            instruct=instruct if instruct is None else mend_mark(instruct, synthesis.end_of_prompt),
             system_prefix=synthesis.system_prefix,
             end_of_prompt=synthesis.end_of_prompt,
         )
-        if normalize:
-            target = self._normalize(target)
-        request = Request(
+        return Request(
             text=target,
             prompt=prompt,
             seed=seed,
             speed=speed,
+            read=Reader(self._marks, options).items,
             retries=retries,
             progress=progress,
             started=started,
             frontend_seconds=time.perf_counter() - started,
         )
-        return self._pipeline.speak(request)
 
 
 def speaker_from_clip(

@@ -55,7 +55,8 @@ def test_numbers_are_written_as_they_are_read(text: str, expected: str) -> None:
 def test_a_stated_language_decides() -> None:
     assert normalize("3 ok", "en") == "three ok"
     assert normalize("3", "zh") == "三"
-    assert normalize("3", "ja") == "3"
+    assert normalize("3", "ja") == "三"
+    assert normalize("3", "de") == "3"
 
 
 @needs_wetext
