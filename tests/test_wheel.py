@@ -21,7 +21,8 @@ def test_the_wheel_holds_the_package_and_nothing_else() -> None:
     for kind in (
         "recipes/auto.toml",
         "calibration_data/pairs.jsonl",
-        "demo/voice/llm.pt",
+        "demo/bundle/manifest.json",
+        "demo/bundle/speakers/hibari-heart-1.safetensors",
         "data/sentences.tsv",
     ):
         assert any(name.endswith(kind) for name in files), kind

@@ -21,6 +21,9 @@ from training.flow import Flow
 from training.token_ids import encode_shards
 from training.weight_norm import without_weight_norm
 
+EMBEDDED = Path(__file__).parent.parent / "demo_voice" / "checkpoint"
+"""The voice that the embedded demo is made from."""
+
 
 def write_runs(voice: Path, state: Path) -> None:
     """Write the checkpoint folder `voice` as the runs `flow`, `vocoder_tuning` and `f0`, and the

@@ -163,11 +163,10 @@ def tune_vocoder(arguments: argparse.Namespace) -> None:
 
 def take_finished_voice(arguments: argparse.Namespace) -> None:
     """Take a finished voice for the runs that made it, so that later stages can go on from it."""
-    from cosyvoice_cpu.demo.embedded import VOICE
-    from training.finished_voice import write_runs
+    from training.finished_voice import EMBEDDED, write_runs
 
     torch.set_num_threads(arguments.threads)
-    write_runs(arguments.voice or VOICE, arguments.state)
+    write_runs(arguments.voice or EMBEDDED, arguments.state)
 
 
 def train_vocoder_adversarial(arguments: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ Source: the format's description, github.com/huggingface/safetensors.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,19 @@ def parse_header(file: BinaryIO, size: int) -> Header:
     for name, entry in entries.items():
         _check_place(name, entry, size - 8 - length)
     return Header(entries, metadata, 8 + length)
+
+
+def with_sorted_metadata(content: bytes) -> bytes:
+    """The same file with its texts in the order of their names.
+
+    The library writes them in an order that differs from one process to the next.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    entries = json.loads(content[8:start])
+    entries[METADATA] = dict(sorted(entries[METADATA].items()))
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
 
 
 def _check_place(name: str, entry: Any, size: int) -> None:

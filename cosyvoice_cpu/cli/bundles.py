@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from cosyvoice_cpu.bundle.reader import Bundle
-from cosyvoice_cpu.cli.messages import note, progress_bar
+from cosyvoice_cpu.demo import DEMO_BUNDLE
 
 
 def chosen_bundle(bundle: Path | None) -> Path:
-    """`bundle`, or the embedded demo's, which is made at its first use."""
-    if bundle is not None:
-        return bundle
-    from cosyvoice_cpu.demo.embedded import demo_bundle
-
-    with progress_bar() as progress:
-        return demo_bundle(progress, note)
+    """`bundle`, or the embedded demo's."""
+    return bundle if bundle is not None else DEMO_BUNDLE
 
 
 def speaker_folders(bundle: Bundle, speakers: Path | None) -> list[Path]:

@@ -16,7 +16,7 @@ def info(
         typer.Argument(
             metavar="BUNDLE",
             envvar="COSYVOICE_CPU_BUNDLE",
-            help="The bundle; by default the embedded demo, which is made if absent.",
+            help="The bundle; by default the embedded demo.",
         ),
     ] = None,
     speakers: SpeakersOption = None,

@@ -47,7 +47,7 @@ def synth(
         typer.Option(
             metavar="BUNDLE",
             envvar="COSYVOICE_CPU_BUNDLE",
-            help="The model; by default the embedded demo, which is made at its first use.",
+            help="The model; by default the embedded demo.",
         ),
     ] = None,
     speaker: Annotated[

@@ -62,7 +62,6 @@ def verify(
         require_quality,
         write_quality,
     )
-    from cosyvoice_cpu.demo.embedded import VOICE
     from cosyvoice_cpu.errors import BundleError
     from cosyvoice_cpu.evaluation.parity.verify import verify_bundle
     from cosyvoice_cpu.evaluation.quality.checking import DEFAULT_ITEMS, check_quality
@@ -86,7 +85,6 @@ def verify(
                 bundle,
                 checkpoint=checkpoint,
                 against=against,
-                own_checkpoint=VOICE,
                 items=DEFAULT_ITEMS if items is None else items,
                 draws=1 if draws is None else draws,
                 speakers=speakers,

@@ -29,6 +29,7 @@ from cosyvoice_cpu.errors import SynthesisError
 
 _NORMAL_GROUP = 16
 _WORD_BLOCK = 1 << 20  # words drawn at a time where they are only skipped: 4 MB
+_FLOW_BLOCK = 1024  # frames: the whole noise takes 50 ms, a sentence needs a fraction of it
 _GROWTH_SAMPLES = 1 << 17  # by which the harmonic noise grows at least: 5 s at 24 kHz
 
 
@@ -43,7 +44,8 @@ def flow_noise(frames: int, mel_bins: int, length: int) -> Floats:
             f"{frames} mel frames exceed the {length} of the fixed flow noise",
             "shorten the text or the prompt",
         )
-    return _whole_flow_noise(mel_bins, length)[:, :frames]
+    drawn = min(length, -(-frames // _FLOW_BLOCK) * _FLOW_BLOCK)
+    return _flow_noise(mel_bins, length, drawn)[:, :frames]
 
 
 def harmonic_noise(samples: int, skip_words: int, harmonics: int, length: int) -> Floats:
@@ -121,11 +123,25 @@ def _harmonic_stream(skip_words: int, harmonics: int) -> _HarmonicStream:
     return _HarmonicStream(skip_words, harmonics)
 
 
-@lru_cache(maxsize=2)
-def _whole_flow_noise(mel_bins: int, length: int) -> Floats:
-    noise = _normals(np.random.RandomState(0), mel_bins * length).reshape(mel_bins, length)
+@lru_cache(maxsize=4)
+def _flow_noise(mel_bins: int, length: int, frames: int) -> Floats:
+    """The first `frames` columns of `mel_bins * length` normals, a multiple of 16, drawn row by row
+    like torch's `normal_` on the CPU.
+    """
+    groups = _flow_words(mel_bins * length).reshape(-1, 2, _NORMAL_GROUP // 2)
+    starts = np.arange(mel_bins) * length
+    first, offset = starts // _NORMAL_GROUP, starts % _NORMAL_GROUP
+    needed = first[:, None] + np.arange(1 + (frames - 1) // _NORMAL_GROUP + 1)
+    normals = _box_muller(_unit_interval(groups[np.minimum(needed, len(groups) - 1)]))
+    columns = offset[:, None] + np.arange(frames)
+    noise: Floats = np.take_along_axis(normals.reshape(mel_bins, -1), columns, axis=1)
     noise.flags.writeable = False
     return noise
+
+
+@lru_cache(maxsize=1)
+def _flow_words(count: int) -> NDArray[np.uint32]:
+    return _draw_words(np.random.RandomState(0), count)
 
 
 def _normal_words(count: int) -> int:
@@ -138,24 +154,15 @@ def _draw_words(generator: np.random.RandomState, count: int) -> NDArray[np.uint
 
 
 def _uniforms(generator: np.random.RandomState, count: int) -> Floats:
-    words = _draw_words(generator, count)
+    return _unit_interval(_draw_words(generator, count))
+
+
+def _unit_interval(words: NDArray[np.uint32]) -> Floats:
     return (words & np.uint32(0xFFFFFF)).astype(np.float32) * np.float32(2.0**-24)
 
 
-def _normals(generator: np.random.RandomState, count: int) -> Floats:
-    """`count` >= 16 standard normals like torch's `normal_` on the CPU, float32 [count]."""
-    uniform = _uniforms(generator, count)
-    whole = count - count % _NORMAL_GROUP
-    out = np.empty(count, np.float32)
-    out[:whole] = _box_muller(uniform[:whole])
-    if whole < count:  # torch overwrites the last 16 values with a group of fresh draws
-        out[-_NORMAL_GROUP:] = _box_muller(_uniforms(generator, _NORMAL_GROUP))
-    return out
-
-
 def _box_muller(uniform: Floats) -> Floats:
-    groups = uniform.reshape(-1, 2, _NORMAL_GROUP // 2)
-    radius = np.sqrt(np.float32(-2.0) * np.log(np.float32(1.0) - groups[:, 0]))
-    angle = np.float32(2.0 * np.pi) * groups[:, 1]
-    pairs = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    return pairs.reshape(-1).astype(np.float32, copy=False)
+    """Normals [..., 2, 8] of uniforms [..., 2, 8]: eight radii, eight angles."""
+    radius = np.sqrt(np.float32(-2.0) * np.log(np.float32(1.0) - uniform[..., 0, :]))
+    angle = np.float32(2.0 * np.pi) * uniform[..., 1, :]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-2)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
-from cosyvoice_cpu.bundle.safetensors_header import parse_header
+from cosyvoice_cpu.bundle.safetensors_header import parse_header, with_sorted_metadata
 from cosyvoice_cpu.errors import SpeakerError
 from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 
@@ -81,7 +81,9 @@ class Speaker:
         _check(self, str(path))
         tensors = {name: getattr(self, name) for name in _TENSORS}
         strings = {name: getattr(self, name) for name in _STRINGS}
-        content = save(tensors, {"format": FORMAT, "version": FORMAT_VERSION, **strings})
+        content = with_sorted_metadata(
+            save(tensors, {"format": FORMAT, "version": FORMAT_VERSION, **strings})
+        )
         if len(content) > LARGEST_FILE:
             raise SpeakerError(
                 f"{path} would exceed {LARGEST_FILE >> 20} MB", "take a shorter clip"

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load, load_file, save
 
-from cosyvoice_cpu.bundle.safetensors_header import read_header
+from cosyvoice_cpu.bundle.safetensors_header import (
+    parse_header,
+    read_header,
+    with_sorted_metadata,
+)
 
 TENSORS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.int8)}
 
@@ -59,3 +64,15 @@ def test_a_header_that_readers_could_misread_is_refused(
     with pytest.raises(ValueError) as refused:
         read_header(path)
     assert message in str(refused.value)
+
+
+def test_texts_are_sorted_and_nothing_else_changes() -> None:
+    tensors = {"b": np.arange(3, dtype=np.float32), "a": np.ones((2, 2), np.int32)}
+    texts = {"version": "1", "name": "Ånna", "format": "x"}
+    content = with_sorted_metadata(save(tensors, texts))
+    header = parse_header(io.BytesIO(content), len(content))
+    assert list(header.metadata.items()) == sorted(texts.items())
+    assert header.start % 8 == 0
+    for name, tensor in load(content).items():
+        assert np.array_equal(tensor, tensors[name])
+    assert content == with_sorted_metadata(content)

@@ -7,10 +7,9 @@ import shutil
 import torch
 from support.training_examples import TOKENS
 
-from cosyvoice_cpu.demo.embedded import VOICE
 from cosyvoice_cpu.networks.reference.f0_predictor import F0Predictor
 from cosyvoice_cpu.networks.reference.vocoder import Vocoder
-from training.finished_voice import write_runs
+from training.finished_voice import EMBEDDED, write_runs
 from training.flow import Flow
 from training.sizes import VOCODER
 from training.token_ids import TokenCorpus
@@ -20,14 +19,14 @@ from training.weight_norm import without_weight_norm
 
 def test_its_networks_are_runs_and_its_tokenizer_encodes_the_corpus(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "corpus")
-    write_runs(VOICE, tmp_path)
+    write_runs(EMBEDDED, tmp_path)
     corpus = TokenCorpus(tmp_path / "corpus", tmp_path / "tokens", "train")
     assert [len(corpus.ids(n)) for n in range(3)] == list(TOKENS)
     vocoder = without_weight_norm(Vocoder(VOCODER))
     assert load_averaged(tmp_path / "vocoder_tuning", vocoder) == 0
     load_averaged(tmp_path / "flow", Flow())
     load_averaged(tmp_path / "f0", without_weight_norm(F0Predictor(VOCODER)).float())
-    stored = torch.load(VOICE / "hift.pt", weights_only=True)
+    stored = torch.load(EMBEDDED / "hift.pt", weights_only=True)
     bias = vocoder.get_parameter("conv_pre.bias")
     assert torch.equal(bias.half(), stored["conv_pre.bias"])
 
@@ -36,5 +35,5 @@ def test_runs_that_exist_are_kept(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "corpus")
     (tmp_path / "flow").mkdir()
     (tmp_path / "flow" / "checkpoint.pt").write_bytes(b"mine")
-    write_runs(VOICE, tmp_path)
+    write_runs(EMBEDDED, tmp_path)
     assert (tmp_path / "flow" / "checkpoint.pt").read_bytes() == b"mine"

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosyvoice_cpu.bundle.digests import sha256_of_files
 from cosyvoice_cpu.bundle.manifest import Manifest
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
@@ -73,7 +72,6 @@ def check_quality(
     *,
     checkpoint: Path | None = None,
     against: Path | None = None,
-    own_checkpoint: Path | None = None,
     items: int = DEFAULT_ITEMS,
     measures: Sequence[Measure] = MEASURES,
     speakers: Path | None = None,
@@ -85,8 +83,8 @@ def check_quality(
 ) -> QualityReport:
     """Measure the bundle on the first `items` sentences of the list and judge it by thresholds.
 
-    `own_checkpoint` is the reference where neither `checkpoint` nor `against` is given, if the
-    bundle was made from it and torch is installed.
+    The reference is the torch networks of `checkpoint` or the bundle `against`; without either, the
+    bundle is judged alone.
     Its first speaker (of the folder `speakers`, else of its own) reads; without one, and without a
     text tokenizer, fixed random ids stand in, which show every difference from a reference though
     nobody could understand them.
@@ -96,10 +94,7 @@ def check_quality(
     """
     stages = BundleStages(open_bundle(bundle), threads)
     notes: list[str] = []
-    if against is None and checkpoint is None:
-        reference = _own_reference(stages, own_checkpoint, threads)
-    else:
-        reference = _reference(stages, checkpoint, against, threads)
+    reference = _reference(stages, checkpoint, against, threads) if checkpoint or against else None
     condition = condition_of(stages, speakers, notes)
     estimators = available_estimators(stages, threads, notes)
     candidate = System(str(bundle), stages)
@@ -152,29 +147,6 @@ def _reference(
             "compare bundles that were made from one checkpoint",
         )
     return System(str(against), other)
-
-
-def _own_reference(
-    stages: BundleStages, own_checkpoint: Path | None, threads: int
-) -> System | None:
-    """None where the bundle was made from another checkpoint, or without torch."""
-    if own_checkpoint is None or not is_made_from(stages.manifest, own_checkpoint):
-        return None
-    try:
-        lm = speech_lm_of(stages.manifest, own_checkpoint)
-        networks = load_reference(own_checkpoint, threads, speech_lm=lm)
-    except MissingExtraError:
-        return None  # nobody asked for it
-    return System("the embedded checkpoint", networks)
-
-
-def is_made_from(manifest: Manifest, checkpoint: Path) -> bool:
-    """Whether the files in the folder `checkpoint` are those that a bundle was made from."""
-    files = manifest.source.files
-    paths = [checkpoint / name for name in files]
-    if not files or not all(path.is_file() for path in paths):
-        return False
-    return sha256_of_files(paths) == [entry.sha256 for entry in files.values()]
 
 
 def condition_of(stages: BundleStages, speakers: Path | None, notes: list[str]) -> Condition:
