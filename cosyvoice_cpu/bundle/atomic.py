@@ -65,36 +65,65 @@ def fsync_folder(folder: Path) -> None:
 def write_file_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write `content`, or what `content(file)` writes, under the name `path` only when complete.
 
+    As `atomic_file`, and an OSError of `content` is one of writing.
+    """
+    with atomic_file(path) as file:
+        try:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+        except OSError as error:
+            raise output_error(path, error) from error
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that appears under the name `path` when the block ends without an error.
+
     An existing file is replaced; a symbolic link stays and its target is replaced; a device or a
     pipe is written to directly. A failure or an interruption leaves the old file, or none.
     Raises: OutputError if the folder is missing or closed, `path` is a folder, or the disk is full.
     """
     target = path
-    try:
-        if path.is_symlink():
-            target = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError in a circle
-        if os.path.isdir(target):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if _takes_bytes_directly(target):
-            with target.open("wb") as file:
-                _write(file, content)
-            return
-        _remove_stale_files(target)
-        temporary = target.parent / partial_name(target.name)
+    with contextlib.ExitStack() as opened:
+        temporary = None
         try:
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
-            with open(handle, "wb") as file:
+            if path.is_symlink():
+                target = Path(
+                    os.path.realpath(path)
+                )  # Path.resolve raises RuntimeError in a circle
+            if os.path.isdir(target):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if _takes_bytes_directly(target):
+                file = target.open("wb")
+            else:
+                _remove_stale_files(target)
+                temporary = target.parent / partial_name(target.name)
+                opened.callback(temporary.unlink, missing_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+                file = open(os.open(temporary, flags, 0o666), "wb")  # noqa: SIM115
                 with contextlib.suppress(OSError):  # some network file systems know no locks
-                    _lock(handle)
-                _write(file, content)
-                file.flush()
+                    _lock(file.fileno())
+            opened.callback(_close_anyway, file)
+        except OSError as error:
+            raise output_error(target, error) from error
+        yield file
+        try:
+            file.flush()
+            if temporary is not None:
                 os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
-        fsync_folder(target.parent)
-    except OSError as error:
-        raise output_error(target, error) from error
+                file.close()  # Windows renames no open file
+                os.replace(temporary, target)
+                fsync_folder(target.parent)
+        except OSError as error:
+            raise output_error(target, error) from error
+
+
+def _close_anyway(file: BinaryIO) -> None:
+    """Close after a failure, which was said already when the buffer can't be written either."""
+    with contextlib.suppress(OSError):
+        file.close()
 
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends without it
@@ -136,13 +165,6 @@ def is_alive(pid: int) -> bool:
         return psutil.pid_exists(pid)
     except OverflowError:  # no system counts so far
         return False
-
-
-def _write(file: BinaryIO, content: bytes | Callable[[BinaryIO], object]) -> None:
-    if callable(content):
-        content(file)
-    else:
-        file.write(content)
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

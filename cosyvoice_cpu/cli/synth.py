@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +17,7 @@ from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption, ThreadsOption,
 if TYPE_CHECKING:
     from cosyvoice_cpu.frontend.speakers import Speaker
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-    from cosyvoice_cpu.synthesis.audio import Audio
+    from cosyvoice_cpu.synthesis.audio_files import AudioWriter
 
 STDOUT = Path("-")
 
@@ -35,7 +37,7 @@ def synth(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="A .wav, .flac, .ogg or .mp3 file; - writes WAV to stdout."
+            metavar="FILE", help="A .wav, .flac, .ogg, .opus, .mp3 or .pcm file; - is stdout."
         ),
     ] = None,
     text_file: Annotated[
@@ -111,12 +113,13 @@ def synth(
     from cosyvoice_cpu.cli.text_input import check_characters, text_to_speak
     from cosyvoice_cpu.frontend.language import check_language
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+    from cosyvoice_cpu.synthesis.report import Report
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
     from cosyvoice_cpu.system.memory import own_peak_mb
     from cosyvoice_cpu.system.threads import resolve_threads
 
     if not show_text:
-        output = _checked_output(output, json, audio)
+        output, audio_format = _checked_output(output, json, audio)
     _check_options(speaker, audio, transcript)
     check_language(language)
     words = text_to_speak(text, text_file)
@@ -125,12 +128,15 @@ def synth(
     stages = BundleStages.load(
         chosen_bundle(bundle), resolve_threads(threads), trust=trust, low_memory=low_memory
     )
+    warnings: list[str] = []
     if stages.manifest.quality.forced:
-        warn(
+        warnings.append(
             f"{stages.bundle_path} was written although its quality gate refused it "
             "(quantize --force)"
         )
-    voice = _voice(stages, speaker, speakers, audio, transcript)
+    voice = _voice(stages, speaker, speakers, audio, transcript, warnings)
+    for warning in warnings:
+        warn(warning)
     synthesizer = Synthesizer.of_bundle(stages)
     reading: dict[str, Any] = {
         "mode": mode.value if mode else None,
@@ -145,8 +151,9 @@ def synth(
         return
     assert output is not None
     started = time.perf_counter()
+    reports: list[Report] = []
     with progress_bar() as bar:
-        result = synthesizer.speak(
+        pieces = synthesizer.stream(
             words,
             voice,
             seed=seed,
@@ -154,19 +161,22 @@ def synth(
             **reading,
             progress=lambda stage, done, seconds: bar(f"{stage}, {seconds:.0f} s of audio", done),
         )
+        with _opened(output, audio_format, synthesizer.sample_rate) as writer:
+            for piece in pieces:
+                assert piece.report is not None
+                writer.write(piece.samples, last=piece.report.ends_text)
+                reports.append(piece.report)
     seconds_total = time.perf_counter() - started
-    _write(result, output)
-    report = result.report
-    assert report is not None
+    report = Report.total(reports)
     for warning in report.warnings:
         warn(warning)
-    rtf = seconds_total / result.seconds
+    rtf = seconds_total / report.seconds_audio
     if json:
         print_json(
             {
                 "output": str(output),
-                "sample_rate": result.sample_rate,
-                "seconds_audio": result.seconds,
+                "sample_rate": synthesizer.sample_rate,
+                "seconds_audio": report.seconds_audio,
                 "seconds_total": seconds_total,
                 "rtf": rtf,
                 "first_audio_s": report.first_audio_s,
@@ -177,22 +187,24 @@ def synth(
                 "bundle": str(stages.bundle_path),
                 "speaker": voice.name,
                 "sentences": report.sentences,
+                "warnings": [*warnings, *report.warnings],
+                "retries": report.retries,
             }
         )
     elif output != STDOUT:
         typer.echo(
-            f"{output}: {result.seconds:.2f} s of audio in {seconds_total:.2f} s (RTF {rtf:.2f}),"
-            f" speaker {voice.name}, seed {seed}"
+            f"{output}: {report.seconds_audio:.2f} s of audio in {seconds_total:.2f} s"
+            f" (RTF {rtf:.2f}), speaker {voice.name}, seed {seed}"
         )
 
 
-def _checked_output(output: Path | None, json: bool, audio: Path | None) -> Path:
-    """`output`, if it can be written; what would only fail after the work is refused before it.
+def _checked_output(output: Path | None, json: bool, audio: Path | None) -> tuple[Path, str]:
+    """`output` and its format, if it can be written: what would fail after the work only.
 
     Raises: UsageError, or OutputError if there is no folder for the output.
     """
     from cosyvoice_cpu.errors import OutputError, UsageError
-    from cosyvoice_cpu.synthesis.audio import format_of
+    from cosyvoice_cpu.synthesis.audio_files import format_of
 
     if output is None:
         raise UsageError("there is no --output", "name a file, or - for stdout, or --show-text")
@@ -205,8 +217,8 @@ def _checked_output(output: Path | None, json: bool, audio: Path | None) -> Path
             raise UsageError(
                 "stdout is a terminal, not a place for audio", "pipe it, or name a file"
             )
-        return output
-    format_of(output)
+        return output, "wav"
+    audio_format = format_of(output)
     if not os.path.isdir(output.parent):
         raise OutputError(
             f"{output} can't be written: there is no folder {output.parent}",
@@ -214,7 +226,7 @@ def _checked_output(output: Path | None, json: bool, audio: Path | None) -> Path
         )
     if audio is not None and audio.exists() and output.exists() and output.samefile(audio):
         raise UsageError(f"{output} is the clip of --audio itself", "give another name")
-    return output
+    return output, audio_format
 
 
 def _check_options(speaker: str | None, audio: Path | None, transcript: str | None) -> None:
@@ -233,18 +245,18 @@ def _voice(
     speakers: Path | None,
     audio: Path | None,
     transcript: str | None,
+    warnings: list[str],
 ) -> Speaker:
-    """The speaker of that name, or of the clip, or the first one there is."""
+    """The speaker of that name, or of the clip, or the first; adds the clip's to `warnings`."""
     from cosyvoice_cpu.cli.bundles import speaker_folders
-    from cosyvoice_cpu.cli.messages import note, warn
+    from cosyvoice_cpu.cli.messages import note
     from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
     from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
     from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 
     if audio is not None:
         prepared = speaker_from_clip(stages.bundle, "one-off", audio, transcript or "")
-        for warning in prepared.report.warnings:
-            warn(warning)
+        warnings += prepared.report.warnings
         return prepared.speaker
     folders = speaker_folders(stages.bundle, speakers)
     if name is None and (known := list_speakers(folders)):
@@ -254,9 +266,15 @@ def _voice(
     return find_speaker(folders, name, prompt_spec(stages.manifest))
 
 
-def _write(audio: Audio, output: Path) -> None:
+@contextmanager
+def _opened(output: Path, audio_format: str, sample_rate: int) -> Iterator[AudioWriter]:
+    """A writer to the file, or to stdout, where the end is not known before it is reached."""
+    from cosyvoice_cpu.synthesis.audio_files import AudioWriter, audio_file
+
     if output != STDOUT:
-        audio.save(output)
+        with audio_file(output, audio_format, sample_rate) as writer:
+            yield writer
         return
-    sys.stdout.buffer.write(audio.to_bytes())
-    sys.stdout.buffer.flush()
+    writer = AudioWriter(sys.stdout.buffer, audio_format, sample_rate, seekable=False)
+    yield writer
+    writer.close()

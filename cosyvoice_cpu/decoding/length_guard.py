@@ -44,7 +44,7 @@ def find_trouble(
     if not tokens:
         return Trouble(5, "no speech tokens")
     is_silent = np.isin(np.asarray(tokens), list(silent))
-    if is_silent.all() and len(tokens) > 1:
+    if is_silent.all():
         return Trouble(4, f"{len(tokens)} speech tokens of silence only")
     if period := _loop_period(np.asarray(tokens), is_silent, token_rate):
         return Trouble(3, f"{period} speech tokens repeated over and over")

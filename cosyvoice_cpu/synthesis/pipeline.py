@@ -2,7 +2,8 @@
 
 Each piece is spoken by itself with the same prompt, as in the original, whose callers put the
 pieces one behind the other without a pause: the speech LM makes the silence at the end of a
-sentence. So do we; 5 ms at either end of a piece are faded so that a join can't click.
+sentence. So do we. The vocoder gets some frames more at either end, so that silence there is
+silent, and 5 ms at either end are faded so that a join can't click.
 
 The pieces are chosen to fit behind the prompt into the model's longest input. One that turns out
 longer than expected is cut and spoken again, so that no text is lost. The text is read as it is
@@ -30,7 +31,14 @@ from cosyvoice_cpu.frontend.reading import Item, Note, Pause, read_plainly
 from cosyvoice_cpu.frontend.sentences import LONGEST, merge_sentences, split_sentences
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.audio import Audio
-from cosyvoice_cpu.synthesis.postprocessing import change_speed, fade_edges
+from cosyvoice_cpu.synthesis.postprocessing import (
+    EDGE_FRAMES,
+    change_speed,
+    cut_edges,
+    fade_edges,
+    hold_edges,
+    is_silent,
+)
 from cosyvoice_cpu.synthesis.prompts import Prompt
 from cosyvoice_cpu.synthesis.report import Progress, Report, StageClock
 from cosyvoice_cpu.synthesis.retries import Speech, make_speech
@@ -81,8 +89,8 @@ class Pipeline:
         """Audio of each piece or pause as soon as it is ready, with its report.
 
         Raises, at once: TextError if there is nothing to say, SynthesisError if the prompt leaves
-        no room. While iterating: SynthesisError if no speech comes of a piece or a network's output
-        is not finite, TextError for ids outside the model's table.
+        no room. While iterating: SynthesisError if nothing or silence alone comes of a piece or a
+        network's output is not finite, TextError for ids outside the model's table.
         """
         run = _Run(self, request, self._room(request))
         run.prepare()
@@ -101,7 +109,7 @@ class Pipeline:
         """Speech tokens that fit behind the prompt; the vocoder sees the mel at its new speed."""
         audio, most = self.stages.audio, self.stages.max_frames
         prompt_frames = len(request.prompt.mel)
-        frames = min(most - prompt_frames, int(most * request.speed))
+        frames = min(most - prompt_frames, int((most - 2 * EDGE_FRAMES) * request.speed))
         room = audio.tokens_within(frames)
         if room < audio.token_rate:
             prompt_s, most_s = (float(count / audio.frame_rate) for count in (prompt_frames, most))
@@ -248,13 +256,12 @@ class _Run:
         return self._report(np.zeros(round(pause.seconds * rate), np.float32))
 
     def _finish(self, piece: _Piece, speech: Speech) -> Audio:
-        """Speech tokens to audio. Raises: SynthesisError without tokens or for broken numbers."""
+        """Speech tokens to audio. Raises: SynthesisError without speech or for broken numbers."""
         synthesis, prompt = self._synthesis, self._request.prompt
         if not speech.tokens:
-            raise SynthesisError(
-                f"no speech came of {_quote(piece.text)} in {speech.retries + 1} attempts",
-                "try another --seed or speaker, or reword the text",
-            )
+            raise _nothing_spoken("no speech", piece, speech)
+        if set(speech.tokens) <= set(synthesis.silent_tokens):
+            raise _nothing_spoken("nothing but silence", piece, speech)
         self._tell("flow", piece)
         with self._clock.stage("flow"):
             mel = self._stages.tokens_to_mel(
@@ -267,8 +274,12 @@ class _Run:
         _require_finite(mel, "flow")
         self._tell("vocoder", piece)
         with self._clock.stage("vocoder"):
-            samples = self._stages.mel_to_waveform(change_speed(mel, self._request.speed))
+            mel = hold_edges(change_speed(mel, self._request.speed))
+            samples = self._stages.mel_to_waveform(mel)
         _require_finite(samples, "vocoder")
+        samples = cut_edges(samples, self._audio.samples_per_frame)
+        if is_silent(samples):  # of models whose silent tokens are not known
+            raise _nothing_spoken("nothing but silence", piece, speech)
         return self._deliver(samples, speech)
 
     def _deliver(self, samples: Floats, speech: Speech) -> Audio:
@@ -288,6 +299,7 @@ class _Run:
             sentences=sentences,
             retries=self._retries,
             warnings=(*self._warnings, *warnings),
+            ends_text=not self._waiting,
         )
         self._spoken_seconds += report.seconds_audio
         self._clock, self._warnings, self._retries = StageClock(), [], 0
@@ -305,6 +317,14 @@ class _Run:
         done = (self._spoken_seconds + share) / (self._spoken_seconds + seconds)
         self._done = max(self._done, min(1.0, done))  # the estimates may turn out too low
         self._request.progress(stage, self._done, self._spoken_seconds + seconds)
+
+
+def _nothing_spoken(what: str, piece: _Piece, speech: Speech) -> SynthesisError:
+    attempts = "an attempt" if speech.retries == 0 else f"{speech.retries + 1} attempts"
+    return SynthesisError(
+        f"{what} came of {_quote(piece.text)} in {attempts}",
+        "try another --seed or speaker, or reword the text",
+    )
 
 
 def _require_finite(array: Floats, stage: str) -> None:

@@ -24,6 +24,7 @@ class Report:
     sentences: int
     retries: int  # attempts of the speech LM that were thrown away
     warnings: tuple[str, ...]
+    ends_text: bool = True  # nothing of the text follows
 
     @property
     def seconds_computing(self) -> float:
@@ -41,6 +42,7 @@ class Report:
             sentences=sum(part.sentences for part in parts),
             retries=sum(part.retries for part in parts),
             warnings=tuple(warning for part in parts for warning in part.warnings),
+            ends_text=parts[-1].ends_text,
         )
 
 

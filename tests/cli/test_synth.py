@@ -18,7 +18,7 @@ from support.command_line import CLIP, CLIPS, PROGRAM, TRANSCRIPT, WITHOUT_TORCH
 
 FIELDS = (
     "output sample_rate seconds_audio seconds_total rtf first_audio_s stages speech_tokens"
-    " peak_rss_mb seed bundle speaker sentences"
+    " peak_rss_mb seed bundle speaker sentences warnings retries"
 ).split()
 
 
@@ -60,6 +60,8 @@ def test_json_has_exactly_the_documented_fields(voice: Path, tmp_path: Path) -> 
     assert sum(report["stages"].values()) <= report["seconds_total"]
     assert report["first_audio_s"] <= report["seconds_total"]
     assert 20 < report["peak_rss_mb"] < 2000
+    assert isinstance(report["retries"], int)
+    assert outcome.stderr == "".join(f"warning: {line}\n" for line in report["warnings"])
 
 
 def test_a_bundle_that_the_gate_refused_is_named_each_time_it_speaks(
@@ -315,7 +317,45 @@ def test_a_long_text_is_taken_sentence_by_sentence(voice: Path, tmp_path: Path) 
     command.kill()
     command.communicate()
     assert spoken
-    assert [path.name for path in tmp_path.iterdir()] == ["book.txt"]
+    assert not (tmp_path / "book.wav").exists()
+
+
+@pytest.fixture
+def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Text enough for minutes."""
+    path = tmp_path_factory.mktemp("book") / "book.txt"
+    path.write_text("This is a sentence of a long text. " * 3000)
+    return path
+
+
+def test_audio_reaches_a_pipe_while_the_rest_is_not_made_yet(voice: Path, book: Path) -> None:
+    arguments = ["--text-file", book, "--output", "-", "--no-normalize", "--bundle", voice]
+    command = subprocess.Popen([*PROGRAM, "synth", *arguments], stdout=subprocess.PIPE)
+    assert command.stdout is not None
+    start = command.stdout.read(44 + 2 * 4800)
+    assert command.poll() is None
+    command.kill()
+    command.communicate()
+    assert start[:4] == b"RIFF" and start[4:8] == start[40:44] == b"\xff\xff\xff\xff"
+    assert np.frombuffer(start[44:], "<i2").any()
+
+
+def test_audio_reaches_the_disk_while_the_rest_is_not_made_yet(
+    voice: Path, book: Path, tmp_path: Path
+) -> None:
+    arguments = ["--text-file", book, "--output", "x.wav", "--no-normalize", "--bundle", voice]
+    command = subprocess.Popen(
+        [*PROGRAM, "--debug", "synth", *arguments], cwd=tmp_path, stderr=subprocess.PIPE
+    )
+    assert command.stderr is not None
+    partials = (list(tmp_path.iterdir()) for _ in command.stderr)  # a look at each line of the log
+    assert any(paths and paths[0].stat().st_size > 4800 for paths in partials)
+    command.kill()
+    command.communicate()
+    [partial] = tmp_path.iterdir()
+    assert partial.name.startswith(".x.wav.partial-")
+    assert run("synth", "Hi", "--output", tmp_path / "x.wav", "--bundle", voice).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["x.wav"]
 
 
 def test_a_progress_line_appears_on_a_terminal(voice: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cosyvoice_cpu.errors import AudioError, OutputError, UsageError
 from cosyvoice_cpu.synthesis.audio import AUDIO_FORMATS, Audio, join
+from cosyvoice_cpu.synthesis.audio_files import AudioWriter, audio_file
 from cosyvoice_cpu.synthesis.postprocessing import change_speed, check_speed, fade_edges
 from cosyvoice_cpu.synthesis.report import STAGE_NAMES, Report
 
@@ -22,7 +23,7 @@ def tone(seconds: float = 1.0) -> Audio:
     return Audio((0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), 24000)
 
 
-@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3", ".WAV"])
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".opus", ".mp3", ".WAV"])
 def test_every_suffix_gives_a_file_that_can_be_read_back(tmp_path: Path, suffix):
     path = tmp_path / f"tone{suffix}"
     tone().save(path)
@@ -51,6 +52,85 @@ def test_minutes_of_ogg_do_not_overflow_the_encoders_stack():
     assert soundfile.info(io.BytesIO(content)).frames == 24000 * 300
 
 
+class Forward(soundfile.SoundFile):
+    """Never seeks: at the end of FLAC without a length it would fail."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+class Pipe(io.BytesIO):
+    """Takes bytes in order only."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_):
+        raise OSError("a pipe")
+
+    tell = seek
+
+
+@pytest.mark.parametrize("audio_format", AUDIO_FORMATS)
+@pytest.mark.parametrize("blocks", [1, 7])
+def test_a_pipe_gets_audio_that_can_be_read_back_block_by_block(audio_format, blocks):
+    pipe = Pipe()
+    writer = AudioWriter(pipe, audio_format, 24000)
+    sizes = []
+    for block in np.array_split(tone(20.0).samples, blocks):
+        writer.write(block)
+        sizes.append(len(pipe.getvalue()))
+    assert sizes[0] > 1000
+    assert sizes == sorted(sizes)
+    assert blocks == 1 or sizes[-1] > 4 * sizes[0]
+    writer.close()
+    raw = {"channels": 1, "samplerate": 24000, "subtype": "PCM_16", "format": "RAW"}
+    options = raw if audio_format == "pcm" else {}
+    with Forward(io.BytesIO(pipe.getvalue()), **options) as file:
+        samples = file.read(24000 * 30)
+    assert abs(len(samples) - 24000 * 20) < 2400
+    assert 0.45 < np.abs(samples[2400:-2400]).max() < 0.55
+
+
+@pytest.mark.parametrize("audio_format", AUDIO_FORMATS)
+def test_a_file_of_many_blocks_is_that_of_one(tmp_path: Path, audio_format):
+    path = tmp_path / f"x.{audio_format}"
+    with audio_file(path, audio_format, 24000) as writer:
+        for second in np.array_split(tone(5.0).samples, 5):
+            writer.write(second)
+    content, whole = path.read_bytes(), tone(5.0).to_bytes(audio_format)
+    if audio_format in ("wav", "flac", "pcm"):
+        assert content == whole
+    if audio_format != "pcm":
+        assert soundfile.info(path).frames == soundfile.info(io.BytesIO(whole)).frames
+
+
+def test_a_pipe_gets_the_size_of_a_wav_whose_first_block_is_its_last():
+    pipe = Pipe()
+    writer = AudioWriter(pipe, "wav", 24000)
+    writer.write(tone().samples, last=True)
+    writer.close()
+    assert pipe.getvalue() == tone().to_bytes("wav")
+
+
+def test_a_failed_block_leaves_the_old_file(tmp_path: Path):
+    path = tmp_path / "x.wav"
+    path.write_bytes(b"old")
+    with pytest.raises(ZeroDivisionError), audio_file(path, "wav", 24000) as writer:
+        writer.write(tone().samples)
+        assert len(list(tmp_path.iterdir())) == 2
+        raise ZeroDivisionError
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == [b"old"]
+
+
+def test_a_full_disk_names_the_file():
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(OutputError) as caught, audio_file(Path("/dev/full"), "wav", 24000) as file:
+        file.write(tone(100.0).samples)
+    assert caught.value.what == "/dev/full can't be written: the disk is full"
+
+
 def test_samples_beyond_full_scale_are_clipped_not_wrapped():
     content = Audio(np.float32([2.0, -2.0, 0.0]), 24000).to_bytes("wav")
     samples, _ = soundfile.read(io.BytesIO(content), dtype="float32")
@@ -77,7 +157,7 @@ def test_an_unknown_suffix_is_wrong_usage_and_writes_nothing(tmp_path: Path, nam
     with pytest.raises(UsageError) as caught:
         tone().save(tmp_path / name)
     assert caught.value.what == f"{tmp_path / name}: {message}"
-    assert caught.value.hint == "suffixes: .wav, .flac, .ogg, .mp3"
+    assert caught.value.hint == "suffixes: .wav, .flac, .ogg, .opus, .mp3, .pcm, .raw"
     assert list(tmp_path.iterdir()) == []
 
 
