@@ -7,6 +7,8 @@ apart.
 
 from __future__ import annotations
 
+LONGEST_LINE = 2000  # characters of a fact or a remedy
+
 
 class CosyVoiceError(Exception):
     """An expected failure: `what` states the fact with names and values, `hint` the next action."""
@@ -14,9 +16,8 @@ class CosyVoiceError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.hint = hint
+        self.what, self.hint = shortened(what), shortened(hint)
+        super().__init__(self.what)
 
     def lines(self) -> str:
         """The fact and the remedy as people are shown them, a line each."""
@@ -70,10 +71,28 @@ class MissingExtraError(CosyVoiceError):
     """An optional dependency is needed; the hint names the extra to install."""
 
 
+def library_error(error: ImportError, need: str, extra: str = "export") -> CosyVoiceError:
+    """Why an import failed: the library is not there, or it is there and can't be loaded."""
+    if isinstance(error, ModuleNotFoundError):
+        return MissingExtraError(need, f'install it with: pip install "cosyvoice-cpu[{extra}]"')
+    return CosyVoiceError(
+        f"{need}, but what is installed can't be loaded: {first_line(error)}",
+        "it is broken or of another version; install it again",
+    )
+
+
 class GateRefusedError(CosyVoiceError):
     """A quality gate refused the result."""
 
     exit_code = 3
+
+
+def shortened(text: str) -> str:
+    """`text` with its middle left out if it is long: files may hold keys of megabytes."""
+    if len(text) <= LONGEST_LINE:
+        return text
+    half = LONGEST_LINE // 2
+    return f"{text[:half]} … {text[-half:]}"
 
 
 def one_line(text: str) -> str:

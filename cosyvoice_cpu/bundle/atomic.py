@@ -81,8 +81,9 @@ def write_file_atomically(path: Path, content: bytes | Callable[[BinaryIO], obje
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that appears under the name `path` when the block ends without an error.
 
-    An existing file is replaced; a symbolic link stays and its target is replaced; a device or a
-    pipe is written to directly. A failure or an interruption leaves the old file, or none.
+    An existing file is replaced, and its mode kept; a symbolic link stays and its target is
+    replaced; a device or a pipe is written to directly. A failure or an interruption leaves the old
+    file, or none.
     Raises: OutputError if the folder is missing or closed, `path` is a folder, or the disk is full.
     """
     target = path
@@ -102,7 +103,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
                 temporary = target.parent / partial_name(target.name)
                 opened.callback(temporary.unlink, missing_ok=True)
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
-                file = open(os.open(temporary, flags, 0o666), "wb")  # noqa: SIM115
+                mode = _mode_of(target)
+                created = 0o666 if mode is None else 0o600  # never open to more than the old file
+                file = open(os.open(temporary, flags, created), "wb")  # noqa: SIM115
+                if mode is not None:
+                    with contextlib.suppress(OSError):  # some file systems have no modes
+                        os.chmod(temporary, mode)
                 with contextlib.suppress(OSError):  # some network file systems know no locks
                     _lock(file.fileno())
             opened.callback(_close_anyway, file)
@@ -127,6 +133,14 @@ def _close_anyway(file: BinaryIO) -> None:
 
 
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would translate line ends without it
+
+
+def _mode_of(target: Path) -> int | None:
+    """Who may read and write the file, None if there is none yet."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except FileNotFoundError:
+        return None
 
 
 def _takes_bytes_directly(target: Path) -> bool:

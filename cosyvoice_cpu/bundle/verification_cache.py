@@ -19,7 +19,7 @@ import msgspec
 
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.errors import OutputError
-from cosyvoice_cpu.system.cache_folder import cache_folder, is_private
+from cosyvoice_cpu.system.cache_folder import cache_folder, read_cached
 
 _MAX_BYTES = 2**22
 _QUIET_NS: Final = 2_000_000_000  # coarser than any file system's clock (FAT: 2 s)
@@ -62,12 +62,12 @@ def look_up(bundle: Path) -> dict[str, FileState]:
     path = _record_path(bundle)
     if path is None:
         return {}
+    content = read_cached(path, _MAX_BYTES)
+    if content is None:
+        return {}
     try:
-        if not is_private(path.stat()):  # the record says that files need no check
-            return {}
-        with path.open("rb") as file:
-            record = msgspec.json.decode(file.read(_MAX_BYTES), type=_Record)
-    except (OSError, ValueError, msgspec.MsgspecError, RecursionError):
+        record = msgspec.json.decode(content, type=_Record)
+    except (ValueError, msgspec.MsgspecError, RecursionError):
         return {}
     return record.files if (record.version, record.bundle) == (_VERSION, str(bundle)) else {}
 

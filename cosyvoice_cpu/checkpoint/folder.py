@@ -30,6 +30,11 @@ _YAML_FILES = {
     "cosyvoice2.yaml": "CosyVoice2-0.5B",
     "cosyvoice3.yaml": "Fun-CosyVoice3-0.5B",
 }
+_LANGUAGE_MODELS = {  # the class under `llm` of each generation's YAML to the generation
+    "cosyvoice.llm.llm.TransformerLM": "CosyVoice-300M",
+    "cosyvoice.llm.llm.Qwen2LM": "CosyVoice2-0.5B",
+    "cosyvoice.llm.llm.CosyVoice3LM": "Fun-CosyVoice3-0.5B",
+}
 _LARGEST_JSON = 1 << 20  # bytes; an official config.json has 700
 
 
@@ -102,11 +107,14 @@ def open_checkpoint(folder: Path, *, speech_lm: str = "base", front_end: bool = 
     if speech_lm not in generation.speech_lm_files:
         known = ", ".join(generation.speech_lm_files)
         raise UsageError(f"{generation.title} has no speech LM {speech_lm!r}", f"known: {known}")
+    _check_speech_lm(folder, generation, speech_lm)
     _check_files(folder, _used_files(generation, speech_lm, front_end))
     yaml_file = folder / generation.yaml_file
     text_model = folder / generation.text_folder / "config.json"
+    tree = read_hyperpyyaml(yaml_file)
+    _check_description(yaml_file, tree)
     config = import_module(generation.checkpoint_adapter).read_config(
-        yaml_file, read_hyperpyyaml(yaml_file), Section(text_model, _read_json(text_model))
+        yaml_file, tree, Section(text_model, _read_json(text_model))
     )
     return Checkpoint(folder, generation, config, front_end, speech_lm)
 
@@ -130,11 +138,46 @@ def _detect(folder: Path) -> Generation:
     for generation in GENERATIONS.values():
         if generation.yaml_file == found[0]:
             return generation
-    supported = ", ".join(generation.title for generation in GENERATIONS.values())
+    try:
+        tree = read_hyperpyyaml(folder / found[0])
+    except CheckpointError:  # of a generation that is not read anyway
+        tree = {}
+    _check_description(folder / found[0], tree)
     raise CheckpointError(
         f"{folder} is a {_YAML_FILES[found[0]]} model ({found[0]}), not supported yet",
-        f"supported: {supported}",
+        _supported(),
     )
+
+
+def _check_description(yaml_file: Path, tree: dict[str, Any]) -> None:
+    """Raises: CheckpointError if the file describes another generation than its name says."""
+    described = getattr(tree.get("llm"), "target", "")
+    title = _LANGUAGE_MODELS.get(described)
+    if title is None or title == _YAML_FILES[yaml_file.name]:
+        return
+    name = next(name for name, other in _YAML_FILES.items() if other == title)
+    known = any(generation.yaml_file == name for generation in GENERATIONS.values())
+    raise CheckpointError(
+        f"{yaml_file} describes a {title} model ({described})",
+        f"rename it to {name}, as in the official folder" if known else _supported(),
+    )
+
+
+def _supported() -> str:
+    return "supported: " + ", ".join(generation.title for generation in GENERATIONS.values())
+
+
+def _check_speech_lm(folder: Path, generation: Generation, speech_lm: str) -> None:
+    """Raises: CheckpointError if the folder has not this speech LM, but another one."""
+    files = generation.speech_lm_files
+    if os.path.exists(folder / files[speech_lm]):
+        return
+    for other, file in files.items():
+        if os.path.exists(folder / file):
+            raise CheckpointError(
+                f"{folder} has no {files[speech_lm]}, but {file}",
+                f"take that one with --speech-lm {other}, or download the other",
+            )
 
 
 def _used_files(generation: Generation, speech_lm: str, front_end: bool) -> list[str]:
@@ -174,6 +217,11 @@ def _check_files(folder: Path, files: list[str]) -> None:
 
 def _problem(path: Path) -> str:
     if not os.path.exists(path):
+        if path.is_symlink():
+            return "a link to a file that is not there"
+        other = path.with_suffix(".safetensors")
+        if path.suffix == ".pt" and os.path.exists(other):
+            return f"missing, and {other.name} is no substitute: official models have .pt files"
         return "missing"
     if not path.is_file():
         return "not a file"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.checkpoint.torch_files import TorchFileError, read_torch_file
-from cosyvoice_cpu.errors import MissingExtraError, SpeakerError
+from cosyvoice_cpu.errors import SpeakerError, library_error
 from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 from cosyvoice_cpu.frontend.speakers import (
     LONGEST_NAME,
@@ -60,10 +60,8 @@ def _load(path: Path) -> Mapping[Any, Any]:
         content = read_torch_file(path)
     except OSError as error:
         raise SpeakerError(f"{path} can't be read ({error.strerror})", _HINT) from error
-    except ImportError:
-        raise MissingExtraError(
-            f"importing {path} needs torch", 'pip install "cosyvoice-cpu[export]"'
-        ) from None
+    except ImportError as error:
+        raise library_error(error, f"importing {path} needs torch") from None
     except TorchFileError as error:
         raise SpeakerError(f"{path} {error}", _HINT) from None
     if not isinstance(content, Mapping) or not content:

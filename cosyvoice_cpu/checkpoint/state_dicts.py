@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosyvoice_cpu.checkpoint.torch_files import OtherTensor, TorchFileError, read_torch_file
-from cosyvoice_cpu.errors import CheckpointError, MissingExtraError
+from cosyvoice_cpu.errors import CheckpointError, library_error
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,10 +54,8 @@ def load_tensors(
 def _load(path: Path) -> dict[str, Any]:
     try:
         state = read_torch_file(path)
-    except ImportError:
-        raise MissingExtraError(
-            "reading a checkpoint needs PyTorch", 'pip install "cosyvoice-cpu[export]"'
-        ) from None
+    except ImportError as error:
+        raise library_error(error, "reading a checkpoint needs PyTorch") from None
     except TorchFileError as error:
         raise CheckpointError(f"{path} {error}", _HINT) from None
     if not isinstance(state, dict):

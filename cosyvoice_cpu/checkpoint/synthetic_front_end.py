@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
-from cosyvoice_cpu.errors import MissingExtraError
+from cosyvoice_cpu.errors import library_error
 
 if TYPE_CHECKING:
     import onnx
@@ -111,10 +111,8 @@ def save_speech_tokenizer(path: Path, config: CheckpointConfig, seed: int) -> No
 def _onnx() -> tuple[Any, Any]:
     try:
         from onnx import TensorProto, helper
-    except ImportError:
-        raise MissingExtraError(
-            "making a checkpoint's ONNX models needs onnx", 'pip install "cosyvoice-cpu[export]"'
-        ) from None
+    except ImportError as error:
+        raise library_error(error, "making a checkpoint's ONNX models needs onnx") from None
     return helper, TensorProto
 
 

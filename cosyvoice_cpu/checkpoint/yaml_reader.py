@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cosyvoice_cpu.checkpoint.yaml_references import COPY_AGAIN, Tagged, resolve_references
-from cosyvoice_cpu.errors import CheckpointError, MissingExtraError
+from cosyvoice_cpu.errors import CheckpointError, library_error
 
 if TYPE_CHECKING:
     from yaml import MappingNode, ScalarNode, SequenceNode
@@ -77,10 +77,8 @@ _UNTAGGED = {"scalar": _SCALARS.keys(), "sequence": {f"{_CORE}seq"}, "mapping": 
 def _compose(path: Path, text: str) -> Node | None:
     try:
         import yaml
-    except ImportError:
-        raise MissingExtraError(
-            "reading a checkpoint needs PyYAML", 'pip install "cosyvoice-cpu[export]"'
-        ) from None
+    except ImportError as error:
+        raise library_error(error, "reading a checkpoint needs PyYAML") from None
 
     class CoreLoader(yaml.BaseLoader):  # SafeLoader's types are those of YAML 1.1
         yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own form

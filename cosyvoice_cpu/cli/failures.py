@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import traceback
 from typing import Any
@@ -13,6 +14,9 @@ from typer.core import TyperGroup
 
 from cosyvoice_cpu.errors import CosyVoiceError, first_line
 
+# How torch's and ONNX Runtime's allocators say it; neither raises MemoryError.
+_NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|Failed to allocate memory|out of memory")
+_OUT_OF_MEMORY = CosyVoiceError("out of memory", "give a shorter text, or free some memory")
 FAILED = 1
 INTERRUPTED = 130
 
@@ -47,21 +51,28 @@ class FailureLines(TyperGroup):
             raise typer.Exit(FAILED) from None
         except MemoryError as error:
             _show_traceback(ctx)
-            report(CosyVoiceError("out of memory", "give a shorter text, or free some memory"))
+            report(_OUT_OF_MEMORY)
             raise typer.Exit(FAILED) from error
         except OSError as error:
             _show_traceback(ctx)
             report(of_system(error))
             give_up_full_stdout()
             raise typer.Exit(FAILED) from error
+        except ImportError as error:
+            _show_traceback(ctx)
+            report(_of_import(error))
+            raise typer.Exit(FAILED) from error
         except Exception as error:
             if type(error).__module__.startswith(("typer.", "click.")):
                 raise  # wrong usage, exits and aborts
             if type(error).__module__.startswith("onnxruntime."):
                 _show_traceback(ctx)
-                report(_of_engine(error))
+                report(_OUT_OF_MEMORY if _NO_MEMORY.search(str(error)) else _of_engine(error))
                 raise typer.Exit(FAILED) from error
             _show_traceback(ctx)
+            if _NO_MEMORY.search(str(error)):
+                report(_OUT_OF_MEMORY)
+                raise typer.Exit(FAILED) from error
             hint = "" if ctx.params.get("debug") else "run again with --debug and report the output"
             report(CosyVoiceError(f"internal error, {type(error).__name__}: {error}", hint))
             raise typer.Exit(FAILED) from error
@@ -81,6 +92,17 @@ def _of_engine(error: Exception) -> CosyVoiceError:
     return CosyVoiceError(
         f"ONNX Runtime can't run a graph: {first_line(error)}",
         "check the bundle with `cosyvoice-cpu verify`",
+    )
+
+
+def _of_import(error: ImportError) -> CosyVoiceError:
+    """A library that is not there, or is there and can't be loaded."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        name = error.name.partition(".")[0]
+        return CosyVoiceError(f"the library {name} is not installed", f"pip install {name}")
+    return CosyVoiceError(
+        f"a library can't be loaded: {first_line(error)}",
+        "it is installed but broken or of another version; install it again",
     )
 
 

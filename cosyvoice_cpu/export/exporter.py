@@ -8,7 +8,7 @@ from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality, Sour
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint, open_checkpoint
 from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
-from cosyvoice_cpu.errors import MissingExtraError, UsageError
+from cosyvoice_cpu.errors import UsageError, library_error
 from cosyvoice_cpu.progress import Progress, no_progress
 
 DEFAULT_MAX_SECONDS = 60.0  # the longest prompt (30 s) and half a minute of speech
@@ -96,9 +96,7 @@ def _require_extra() -> None:
         import onnxscript  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError(
-            f"exporting needs {error.name}", 'install it with: pip install "cosyvoice-cpu[export]"'
-        ) from error
+        raise library_error(error, f"exporting needs {error.name}") from None
 
 
 def _source(checkpoint: Checkpoint) -> Source:

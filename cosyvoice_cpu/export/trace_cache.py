@@ -16,9 +16,10 @@ from pathlib import Path
 from cosyvoice_cpu import export, generations, networks
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.errors import OutputError
-from cosyvoice_cpu.system.cache_folder import cache_folder, is_private
+from cosyvoice_cpu.system.cache_folder import cache_folder, read_cached
 
 _TRACERS = ("torch", "onnxscript", "onnx-ir", "onnx")
+_MOST_BYTES = 1 << 28  # a trace of the full size has 1 MB
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
@@ -27,11 +28,8 @@ def look_up(key: bytes) -> bytes | None:
     path = _path(key)
     if path is None:
         return None
-    try:
-        if not is_private(path.stat()):
-            return None
-        content = path.read_bytes()
-    except OSError:
+    content = read_cached(path, _MOST_BYTES)
+    if content is None:
         return None
     digest, model = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     return model if hashlib.sha256(model).digest() == digest else None

@@ -47,14 +47,28 @@ def find_speaker(
     """
     known = list_speakers(folders)
     if name is None:
+        if not known:
+            _refuse_link(folders, None)
         if len(known) != 1:
             fact = "there are several speakers" if known else "there is no speaker"
             raise SpeakerError(fact, _choice(known))
         name = next(iter(known))
     path = known.get(check_name(name))
     if path is None:
+        _refuse_link(folders, name)
         raise SpeakerError(f"there is no speaker {name!r}", _choice(known))
     return Speaker.load(path, spec)
+
+
+def _refuse_link(folders: Sequence[Path], name: str | None) -> None:
+    """Raises: SpeakerError if a link stands in the place of the speaker `name`; None is any."""
+    for folder in folders:
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            if path.is_symlink() and name in (None, path.name.removesuffix(SUFFIX)):
+                raise SpeakerError(
+                    f"{path} is a symbolic link, which is not followed",
+                    "copy the speaker file itself (cp -L), as out of a hub's cache",
+                )
 
 
 def add_speaker(folder: Path, speaker: Speaker, *, overwrite: bool = False) -> Path:

@@ -151,6 +151,8 @@ class _TokenizerFiles:
             raise self.error(
                 VOCABULARY_FILE, f"names {_first_repeated(t for t, _ in pairs)!r} twice"
             )
+        if _SURROGATE.search("".join(vocabulary)):  # half a character, which has no encoding
+            raise self.error(VOCABULARY_FILE, "holds a broken character (a lone surrogate)")
         if missing := set(_byte_tokens()) - vocabulary.keys():
             raise self.error(VOCABULARY_FILE, f"lacks the byte token {min(missing)!r}")
         return vocabulary

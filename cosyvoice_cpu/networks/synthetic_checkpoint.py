@@ -26,7 +26,7 @@ from cosyvoice_cpu.checkpoint.synthetic_text import (
     official_yaml,
     write_text_tokenizer,
 )
-from cosyvoice_cpu.errors import MissingExtraError, OutputError, UsageError
+from cosyvoice_cpu.errors import OutputError, UsageError, library_error
 from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
 from cosyvoice_cpu.progress import Notify, no_notice
 
@@ -77,10 +77,8 @@ def make_synthetic_checkpoint(
 def _require_torch() -> None:
     try:
         import torch  # noqa: F401
-    except ImportError:
-        raise MissingExtraError(
-            "making a checkpoint needs PyTorch", 'pip install "cosyvoice-cpu[export]"'
-        ) from None
+    except ImportError as error:
+        raise library_error(error, "making a checkpoint needs PyTorch") from None
 
 
 def _write(

@@ -10,14 +10,12 @@ One candidate goes through `recipes.recipe`, `search.candidate` (plan, write), `
 `search.evaluator` (measure) and `search.selection` (decide); `quantize` does it for all.
 """
 
-from cosyvoice_cpu.errors import MissingExtraError
+from cosyvoice_cpu.errors import library_error
 
 try:
     import onnx  # noqa: F401
 except ImportError as error:
-    raise MissingExtraError(
-        f"quantizing needs {error.name}", 'install it with: pip install "cosyvoice-cpu[export]"'
-    ) from error
+    raise library_error(error, f"quantizing needs {error.name}") from None
 
 from cosyvoice_cpu.quantization.gate.accuracy import QualityRefusedError
 from cosyvoice_cpu.quantization.quantize import quantize_bundle

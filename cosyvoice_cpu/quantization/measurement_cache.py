@@ -28,12 +28,13 @@ from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
 from cosyvoice_cpu.bundle.manifest import Manifest, dump_manifest
 from cosyvoice_cpu.errors import OutputError
-from cosyvoice_cpu.system.cache_folder import cache_folder
+from cosyvoice_cpu.system.cache_folder import cache_folder, read_cached
 from cosyvoice_cpu.utterances import Utterance
 
 T = TypeVar("T")
 Arrays = dict[str, NDArray[np.generic]]
 
+_MOST_BYTES = 1 << 32
 _KEPT_SECONDS = 7 * 24 * 3600.0  # of a run that was not resumed
 
 
@@ -81,9 +82,7 @@ class MeasurementCache:
         return value
 
     def _read(self, name: str) -> bytes | None:
-        with contextlib.suppress(OSError):
-            return (self._folder / name).read_bytes() if self._folder else None
-        return None
+        return read_cached(self._folder / name, _MOST_BYTES) if self._folder else None
 
     def _write(self, name: str, content: bytes) -> None:
         self._own.add(name.rpartition(".")[0])

@@ -7,6 +7,7 @@ cache. What is only kept to be quicker next time is not kept then.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import platformdirs
@@ -27,6 +28,22 @@ def cache_folder() -> Path | None:
     except RuntimeError:
         return None
     return folder if folder.is_absolute() else None  # older releases leave "~" as it is
+
+
+def read_cached(path: Path, most: int) -> bytes | None:
+    """The content of a file in the cache; None if there is none that can be relied on.
+
+    That is a regular file (a pipe would be waited for) of at most `most` bytes, which nobody but
+    this user may write.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most or not is_private(status):
+            return None
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError:
+        return None
 
 
 def is_private(status: os.stat_result) -> bool:

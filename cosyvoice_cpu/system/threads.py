@@ -15,6 +15,9 @@ from cosyvoice_cpu.errors import UsageError
 THREADS_VARIABLE = "COSYVOICE_CPU_THREADS"
 _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 _CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
+# Threads that wait for a processor while others spin: 1024 on two processors stall for minutes.
+_MOST_PER_CPU = 4
+_LEAST_LIMIT = 16
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 
 
@@ -29,8 +32,9 @@ def resolve_threads(threads: int | None = None) -> int:
             ) from None
     if threads is None:
         return default_threads()
-    if not 1 <= threads <= 1024:
-        raise UsageError(f"{threads} threads can't be used", "give a number from 1 to 1024")
+    most = max(_LEAST_LIMIT, _MOST_PER_CPU * len(usable_cpus()))
+    if not 1 <= threads <= most:
+        raise UsageError(f"{threads} threads can't be used", f"give a number from 1 to {most}")
     return threads
 
 

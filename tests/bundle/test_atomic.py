@@ -130,3 +130,27 @@ def test_a_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
         with pytest.raises(ZeroDivisionError), folder_lock(tmp_path):
             raise ZeroDivisionError
     assert time.monotonic() - start < 5
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755])
+def test_a_replaced_file_keeps_its_mode(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    write_file_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert path.stat().st_mode & 0o777 == mode
+
+
+@posix
+def test_a_private_file_is_never_open_to_others_while_it_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+
+    def write(file: BinaryIO) -> None:
+        assert all(p.stat().st_mode & 0o077 == 0 for p in tmp_path.iterdir())
+        file.write(b"new")
+
+    write_file_atomically(path, write)

@@ -111,7 +111,7 @@ def test_a_link_to_a_file_is_as_good_as_the_file(folder, tmp_path):
     (folder / "llm.pt").symlink_to(tmp_path / "blob")  # as the Hugging Face cache keeps them
     assert len(tensors(open_checkpoint(folder), "speech_lm")) == 28
     (tmp_path / "blob").unlink()
-    assert "missing: llm.pt" in refusal(folder).what
+    assert "a link to a file that is not there: llm.pt" in refusal(folder).what
 
 
 def test_what_is_no_model_folder_is_refused(folder, tmp_path):
@@ -121,9 +121,13 @@ def test_what_is_no_model_folder_is_refused(folder, tmp_path):
     assert "holds none of cosyvoice.yaml, cosyvoice2.yaml, cosyvoice3.yaml" in refusal(folder).what
 
 
-@pytest.mark.parametrize("name", ["cosyvoice.yaml", "cosyvoice2.yaml"])
-def test_another_generation_is_named(folder, name):
-    (folder / "cosyvoice3.yaml").rename(folder / name)
+@pytest.mark.parametrize(
+    ("name", "language_model"),
+    [("cosyvoice.yaml", "TransformerLM"), ("cosyvoice2.yaml", "Qwen2LM"), ("cosyvoice2.yaml", "?")],
+)
+def test_another_generation_is_named(folder, name, language_model):
+    text = (folder / "cosyvoice3.yaml").read_text().replace("CosyVoice3LM", language_model)
+    (folder / "cosyvoice3.yaml").rename(folder / name).write_text(text)
     error = refusal(folder)
     assert f"({name}), not supported yet" in error.what
     assert error.hint == "supported: Fun-CosyVoice3"
@@ -134,14 +138,14 @@ def test_several_model_descriptions_are_refused(folder):
     assert "cosyvoice2.yaml, cosyvoice3.yaml" in refusal(folder).what
 
 
-def test_a_file_name_that_belies_the_model_class_is_refused(folder):
+def test_a_class_of_no_generation_is_refused(folder):
     yaml_file = folder / "cosyvoice3.yaml"
-    yaml_file.write_text(yaml_file.read_text().replace("CosyVoice3LM", "Qwen2LM"))
-    assert "llm is cosyvoice.llm.llm.Qwen2LM" in refusal(folder).what
+    yaml_file.write_text(yaml_file.read_text().replace("CosyVoice3LM", "OtherLM"))
+    assert "llm is cosyvoice.llm.llm.OtherLM" in refusal(folder).what
 
 
 def test_the_reinforced_language_model_is_chosen_by_name(folder):
-    assert "missing: llm.rl.pt" in refusal(folder, speech_lm="rl").what
+    assert "has no llm.rl.pt, but llm.pt" in refusal(folder, speech_lm="rl").what
     (folder / "llm.pt").rename(folder / "llm.rl.pt")
     checkpoint = open_checkpoint(folder, speech_lm="rl")
     assert "llm.rl.pt" in checkpoint.files
@@ -182,3 +186,48 @@ def test_digests_are_those_of_the_files(made):
         content = (made / file).read_bytes()
         assert digest.size == len(content)
         assert digest.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_a_folder_with_the_other_speech_lm_alone_names_the_option(folder):
+    (folder / "llm.pt").rename(folder / "llm.rl.pt")
+    error = refusal(folder)
+    assert error.what.endswith("has no llm.pt, but llm.rl.pt")
+    assert error.hint.startswith("take that one with --speech-lm rl")
+    assert open_checkpoint(folder, speech_lm="rl").speech_lm == "rl"
+
+
+@pytest.mark.parametrize("name", ["cosyvoice.yaml", "cosyvoice2.yaml"])
+def test_a_description_under_another_generations_name_names_the_true_one(folder, name):
+    (folder / "cosyvoice3.yaml").rename(folder / name)
+    error = refusal(folder)
+    assert f"{name} describes a Fun-CosyVoice3-0.5B model" in error.what
+    assert error.hint == "rename it to cosyvoice3.yaml, as in the official folder"
+
+
+@pytest.mark.parametrize(
+    ("language_model", "title"),
+    [("Qwen2LM", "CosyVoice2-0.5B"), ("TransformerLM", "CosyVoice-300M")],
+)
+def test_another_generation_under_the_name_of_this_one_is_named(folder, language_model, title):
+    path = folder / "cosyvoice3.yaml"
+    path.write_text(path.read_text().replace("llm.llm.CosyVoice3LM", f"llm.llm.{language_model}"))
+    error = refusal(folder)
+    assert f"cosyvoice3.yaml describes a {title} model" in error.what
+    assert error.hint == "supported: Fun-CosyVoice3"
+
+
+def test_weights_as_safetensors_and_links_to_nowhere_are_named(folder):
+    (folder / "llm.pt").rename(folder / "llm.safetensors")
+    assert "missing, and llm.safetensors is no substitute" in refusal(folder).what
+    (folder / "llm.safetensors").unlink()
+    (folder / "llm.pt").symlink_to(folder / "blobs" / "0123")
+    assert "a link to a file that is not there: llm.pt" in refusal(folder).what
+
+
+def test_links_into_a_hub_cache_are_followed(folder, tmp_path):
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(p for p in folder.rglob("*") if p.is_file())):
+        path.rename(blobs / str(number))
+        path.symlink_to(blobs / str(number))
+    assert open_checkpoint(folder).digests()["llm.pt"].size > 1000

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cosyvoice_cpu.cli import app
+from cosyvoice_cpu.errors import LONGEST_LINE, CosyVoiceError, library_error
 
 
 class _Bug(Exception):
@@ -74,3 +75,47 @@ def test_a_reader_that_leaves_early_brings_no_complaint(tiny_bundle: Path) -> No
     _, stderr = command.communicate(timeout=60)
     assert stderr == b""
     assert command.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 8000000000000 bytes. Error code 12 (Cannot allocate memory)",
+        "std::bad_alloc",
+        "Failed to allocate memory for requested buffer of size 1099511627776",
+    ],
+)
+def test_memory_that_a_librarys_allocator_lacks_is_said_plainly(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    _break(monkeypatch, RuntimeError(text))
+    result = CliRunner().invoke(app, ["info", "voice"])
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: out of memory\n")
+
+
+def test_a_broken_library_is_no_internal_error_and_no_missing_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = ImportError("libcudart.so.12: cannot open shared object file", path="/opt/torch/_C.so")
+    _break(monkeypatch, broken)
+    result = CliRunner().invoke(app, ["info", "voice"])
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: a library can't be loaded: libcudart.so.12: cannot open shared object file\n"
+        "hint:  it is installed but broken or of another version; install it again\n"
+    )
+    assert "pip install" not in library_error(broken, "exporting needs torch").hint
+    missing = ModuleNotFoundError("No module named 'torch'", name="torch")
+    assert "[export]" in library_error(missing, "exporting needs torch").hint
+
+
+def test_lines_are_bounded_whatever_a_file_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    _break(monkeypatch, CosyVoiceError(f"first {'x' * 5_000_000} last", "y" * 5_000_000))
+    result = CliRunner().invoke(app, ["info", "voice"])
+    fact, hint = result.stderr.splitlines()
+    assert len(fact) < LONGEST_LINE + 20 and len(hint) < LONGEST_LINE + 20
+    assert fact.startswith("error: first x") and fact.endswith("x last")
+    short = CosyVoiceError("z" * LONGEST_LINE, "")
+    assert short.what == str(short) == "z" * LONGEST_LINE

@@ -82,3 +82,15 @@ def test_a_folder_that_can_not_be_made_is_an_output_error(tmp_path: Path) -> Non
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="can't be written"):
         add_speaker(tmp_path / "file" / "speakers", speaker())
+
+
+@pytest.mark.parametrize("name", ["anna", None])
+def test_a_link_in_the_place_of_a_speaker_is_named(tmp_path: Path, name: str | None) -> None:
+    own = tmp_path / "speakers"
+    own.mkdir()
+    file = add_speaker(tmp_path / "blobs", speaker("anna"))
+    (own / "anna.safetensors").symlink_to(file)
+    with pytest.raises(SpeakerError, match=r"anna\.safetensors is a symbolic link, which is not"):
+        find_speaker([own], name)
+    with pytest.raises(SpeakerError, match="there is no speaker 'bob'"):
+        find_speaker([own], "bob")

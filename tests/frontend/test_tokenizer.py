@@ -154,3 +154,13 @@ def test_a_bundles_folder_raises_bundle_errors(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"vocab\.json is missing") as caught:
         TextTokenizer.load(tmp_path, in_bundle=True)
     assert "copy the bundle again" in caught.value.hint
+
+
+def test_a_token_of_half_a_character_is_refused(small: Path) -> None:
+    path = small / "vocab.json"
+    vocabulary = json.loads(path.read_text(encoding="utf-8"))
+    (token,) = [token for token, number in vocabulary.items() if number == 299]
+    vocabulary["\ud800"] = vocabulary.pop(token)
+    path.write_text(json.dumps(vocabulary))
+    with pytest.raises(CheckpointError, match="holds a broken character"):
+        TextTokenizer.load(small)

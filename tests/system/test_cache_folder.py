@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from cosyvoice_cpu.system.cache_folder import (
     CACHE_VARIABLE,
     cache_folder,
+    read_cached,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="users and modes of POSIX")
@@ -51,3 +53,19 @@ def test_a_variable_makes_up_for_the_home_folder(
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache"
+
+
+def test_what_is_no_regular_file_of_this_user_is_not_read_from_the_cache(tmp_path: Path) -> None:
+    path = tmp_path / "kept"
+    assert read_cached(path, 10) is None
+    os.mkfifo(path)  # nobody writes to it: whoever opens it waits for ever
+    assert read_cached(path, 10) is None
+    path.unlink()
+    path.write_bytes(b"content")
+    assert read_cached(path, 10) == b"content"
+    assert read_cached(path, 6) is None
+    path.chmod(0o666)
+    assert read_cached(path, 10) is None
+    path.unlink()
+    path.mkdir()
+    assert read_cached(path, 10) is None

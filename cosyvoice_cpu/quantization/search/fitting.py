@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from cosyvoice_cpu.bundle.reader import Bundle
-from cosyvoice_cpu.errors import MissingExtraError
+from cosyvoice_cpu.errors import library_error
 from cosyvoice_cpu.progress import Progress, share_of
 from cosyvoice_cpu.quantization.calibration.activations import by_layer, record_activations
 from cosyvoice_cpu.quantization.calibration.pairs import (
@@ -128,10 +128,9 @@ def _calibration(plan: ComponentPlan, activations: Activations, inputs: Inputs) 
         try:
             from cosyvoice_cpu.quantization.calibration.fx_calibration import calibrate
         except ImportError as error:
-            raise MissingExtraError(
-                f"a recipe with fixed activation ranges needs {error.name}",
-                'install it with: pip install "cosyvoice-cpu[export]"',
-            ) from error
+            raise library_error(
+                error, f"a recipe with fixed activation ranges needs {error.name}"
+            ) from None
 
         found = calibrate(
             inputs.source,
