@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from cosyvoice_cpu.bundle.manifest import HALF_STORAGE, ComponentName, Shapes
+from cosyvoice_cpu.bundle.onnx_scan import scan_onnx
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint
 from cosyvoice_cpu.decoding.solver import solver_times, time_grid
@@ -194,10 +195,11 @@ def copy_front_end(
 ) -> dict[ComponentName, ComponentDraft]:
     """The official ONNX models and the text tokenizer's files, as they are.
 
-    Raises: SpeakerError if a model's signature is not the official one, CheckpointError for a
-    vocabulary that can't be read.
+    Raises: SpeakerError if a model's signature is not the official one or it does not run within
+    limits, BundleError if it refers to other files, CheckpointError for a vocabulary that can't be
+    read.
     """
-    from cosyvoice_cpu.frontend.prepare import FrontEndModels
+    from cosyvoice_cpu.frontend.model_trial import try_models
     from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 
     generation = checkpoint.generation
@@ -205,7 +207,9 @@ def copy_front_end(
     tokenizer = writer.path_for("speech_tokenizer", "speech_tokenizer.onnx")
     shutil.copyfile(checkpoint.path(generation.speaker_encoder_file), encoder)
     shutil.copyfile(checkpoint.path(generation.speech_tokenizer_file), tokenizer)
-    FrontEndModels(encoder, tokenizer)
+    for path in (encoder, tokenizer):
+        scan_onnx(path, {path.name: path.stat().st_size})  # before anything opens it
+    try_models(encoder, tokenizer)
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         source = checkpoint.folder / generation.text_folder / name
         if source.is_file():

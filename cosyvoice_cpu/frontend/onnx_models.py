@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.onnx_operators import ForeignGraphError, require_plain_graph
 from cosyvoice_cpu.errors import SpeakerError, first_line
 from cosyvoice_cpu.frontend.fbank import BINS
 from cosyvoice_cpu.frontend.mel import WHISPER_BINS
@@ -67,6 +68,12 @@ class FrontEndModels:
 
 
 def _open(path: Path) -> Any:
+    try:
+        require_plain_graph(path)
+    except ForeignGraphError as error:
+        raise SpeakerError(f"{path} {error}", _HINT) from None
+    except OSError as error:
+        raise SpeakerError(f"{path} can't be loaded ({error.strerror})", _HINT) from None
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

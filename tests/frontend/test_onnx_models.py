@@ -35,6 +35,6 @@ def test_models_with_another_signature_are_refused_by_name(tmp_path: Path) -> No
     refused("expected int32 of rank 1", encoder, save_counting_tokenizer(wrong, length_type=INT64))
     refused("expected int32 or int64", encoder, save_counting_tokenizer(wrong, id_type=FLOAT))
     wrong.write_bytes(b"not a model")
-    refused("can't be loaded", encoder, wrong)
+    refused("is no ONNX model", encoder, wrong)
     wrong.unlink()
     refused("can't be loaded", wrong, tokenizer)
