@@ -39,8 +39,21 @@ COMPONENT_NAMES: Final[tuple[ComponentName, ...]] = get_args(ComponentName)
 
 _LARGEST_DENOMINATOR = 10**6  # of a rate: a float has only the nearest binary fraction
 _LARGEST = 2**53  # the largest integer that every JSON reader keeps exact
+# Numbers that decide what is computed and allocated are bounded, far above any model's: digests
+# don't cover the manifest.
+_MOST_IDS = 2**24
+_MOST_FRAMES = 2**20  # six hours of mel frames
+_MOST_WORDS = 2**28  # of the noise's generator: a second of drawing
+_MOST_NOISE = 2**25  # numbers of the flow's fixed noise; the official has 1.2 million
+_MOST_FILTERS = 2**22  # numbers of the mel filters; the official have 77,000
 Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Positive = Annotated[int, Meta(ge=1, le=_LARGEST)]
+Id = Annotated[int, Meta(ge=0, le=_MOST_IDS)]
+Ids = Annotated[int, Meta(ge=1, le=_MOST_IDS)]
+Frames = Annotated[int, Meta(ge=1, le=_MOST_FRAMES)]
+Few = Annotated[int, Meta(ge=1, le=2**12)]
+Lookahead = Annotated[int, Meta(ge=0, le=1000)]
+Rate = Annotated[int, Meta(ge=1, le=2**20)]  # Hz
 Ratio = Annotated[float, Meta(ge=0)]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -68,9 +81,9 @@ class Source(_Record, frozen=True, kw_only=True):
 class Audio(_Record, frozen=True, kw_only=True):
     """The rates that tie tokens, mel frames and samples together."""
 
-    sample_rate: Positive  # Hz of the output
-    token_rate: Annotated[float, Meta(gt=0)]  # speech tokens per second
-    mel_frames_per_token: Annotated[float, Meta(gt=0)]
+    sample_rate: Rate  # Hz of the output
+    token_rate: Annotated[float, Meta(gt=0, le=1000)]  # speech tokens per second
+    mel_frames_per_token: Annotated[float, Meta(gt=0, le=100)]
 
     @property
     def frames_per_token(self) -> Fraction:
@@ -106,7 +119,7 @@ class Shapes(_Record, frozen=True, kw_only=True):
 
     kind: Literal["static", "dynamic", "none"]
     unit: Literal["mel_frames", "feature_frames", "tokens", "none"]
-    sizes: list[Positive]  # ascending; empty unless static
+    sizes: list[Frames]  # ascending; empty unless static
 
 
 class FileEntry(_Record, frozen=True, kw_only=True):
@@ -131,29 +144,29 @@ class Component(_Record, frozen=True, kw_only=True):
 class SpeechIds(_Record, frozen=True, kw_only=True):
     """Special ids as rows of the speech table, V already added. V is `speech_vocabulary`."""
 
-    sos: Count
-    task: Count
-    stop_first: Count
-    stop_count: Positive  # ids stop_first .. stop_first + stop_count - 1 all stop
-    original_banned: Count  # the one id that the original bans below the minimum length
+    sos: Id
+    task: Id
+    stop_first: Id
+    stop_count: Ids  # ids stop_first .. stop_first + stop_count - 1 all stop
+    original_banned: Id  # the one id that the original bans below the minimum length
 
 
 class Sampling(_Record, frozen=True, kw_only=True):
     """Repetition-aware sampling (CosyVoice cosyvoice/utils/common.py, ras_sampling)."""
 
     top_p: Annotated[float, Meta(gt=0, le=1)]
-    top_k: Positive
-    win_size: Positive  # tokens
+    top_k: Ids
+    win_size: Ids  # tokens
     tau_r: Ratio
 
 
 class MelSettings(_Record, frozen=True, kw_only=True):
     """The prompt mel's settings: samples at `audio.sample_rate`, frequencies in Hz."""
 
-    n_fft: Positive
+    n_fft: Annotated[int, Meta(ge=1, le=2**16)]
     hop: Positive
     win: Positive
-    num_mels: Positive
+    num_mels: Few
     fmin: Ratio
     fmax: Annotated[float, Meta(gt=0)] | None  # null: half the sample rate
 
@@ -164,34 +177,40 @@ class SolverPreset(_Record, frozen=True, kw_only=True):
     Source: CosyVoice cosyvoice/flow/flow_matching.py, CausalConditionalCFM.
     """
 
-    steps: Positive
+    steps: Annotated[int, Meta(ge=1, le=1000)]
     grid: list[Ratio]  # steps + 1 ascending times from 0 to 1
-    guidance_rate: Ratio  # r in v = (1 + r) v_conditioned - r v_unconditioned
+    guidance_rate: Annotated[
+        float, Meta(ge=0, le=100)
+    ]  # r in v = (1 + r) v_conditioned - r v_unconditioned
     guidance_range: tuple[Ratio, Ratio]  # times t at which r holds, both included; 0 elsewhere
 
 
 class Synthesis(_Record, frozen=True, kw_only=True):
     """What the run time needs to know of the generation, so that it never asks for its name."""
 
-    speech_vocabulary: Positive  # V: ids 0 .. V - 1 are speech
+    speech_vocabulary: Ids  # V: ids 0 .. V - 1 are speech
     special_ids: SpeechIds
-    silent_tokens: list[Count]
+    silent_tokens: list[Id]
     silent_run_limit: Count  # tokens kept of a silent run
     min_token_text_ratio: Ratio  # speech tokens per text id
-    max_token_text_ratio: Ratio
+    max_token_text_ratio: Annotated[float, Meta(ge=0, le=1000)]
     sampling: Sampling
     solver_presets: dict[Word, SolverPreset]  # "default" is one of them
-    pre_lookahead_tokens: Count
-    chunk_frames: Positive  # mel frames of one block of the streaming mask
-    max_frames: Positive  # mel frames of fixed noise, prompt included; the vocoder's lasts as long
-    harmonic_noise_skip: Count  # 32-bit MT19937 words drawn before the harmonic noise
-    harmonics: Positive  # sine waves of the source, the fundamental included
-    vocoder_lookahead_frames: Count
-    f0_lookahead_frames: Count
-    system_prefix: str
-    end_of_prompt: str
+    pre_lookahead_tokens: Lookahead
+    chunk_frames: Frames  # mel frames of one block of the streaming mask
+    max_frames: Frames  # mel frames of fixed noise, prompt included; the vocoder's lasts as long
+    harmonic_noise_skip: Annotated[
+        int, Meta(ge=0, le=_MOST_WORDS)
+    ]  # 32-bit MT19937 words drawn before the harmonic noise
+    harmonics: Annotated[
+        int, Meta(ge=1, le=64)
+    ]  # sine waves of the source, the fundamental included
+    vocoder_lookahead_frames: Lookahead
+    f0_lookahead_frames: Lookahead
+    system_prefix: Annotated[str, Meta(max_length=4096)]
+    end_of_prompt: Annotated[str, Meta(max_length=4096)]
     mel: MelSettings
-    speaker_embedding_size: Positive
+    speaker_embedding_size: Few
 
     @property
     def solver(self) -> SolverPreset:
@@ -323,6 +342,7 @@ def _first_problem(manifest: Manifest) -> str | None:
         or _rates_problem(manifest)
         or _ids_problem(manifest.synthesis)
         or _presets_problem(manifest.synthesis)
+        or _sizes_problem(manifest.synthesis)
     )
 
 
@@ -389,7 +409,23 @@ def _ids_problem(synthesis: Synthesis) -> str | None:
             return f"{token} is not a speech id (speech_vocabulary is {vocabulary}) - at `{place}`"
     if synthesis.max_token_text_ratio < synthesis.min_token_text_ratio:
         return "the maximum is below min_token_text_ratio - at `$.synthesis.max_token_text_ratio`"
-    mel = synthesis.mel
+    return None
+
+
+def _sizes_problem(synthesis: Synthesis) -> str | None:
+    """What would allocate or compute without measure, each number alone being in its range."""
+    mel, place = synthesis.mel, "$.synthesis"
+    if synthesis.max_frames * mel.num_mels > _MOST_NOISE:
+        return f"max_frames and num_mels make more than {_MOST_NOISE} values - at `{place}`"
+    if mel.n_fft // 2 * mel.num_mels > _MOST_FILTERS:
+        return f"n_fft and num_mels make more than {_MOST_FILTERS} values - at `{place}.mel`"
+    if synthesis.vocoder_lookahead_frames <= synthesis.f0_lookahead_frames:
+        return (
+            "the vocoder looks no further ahead than its f0 predictor"
+            f" - at `{place}.vocoder_lookahead_frames`"
+        )
+    if mel.hop > mel.n_fft:
+        return f"the hop is longer than n_fft - at `{place}.mel.hop`"
     if mel.fmax is not None and mel.fmax <= mel.fmin:
         return "fmax is not above fmin - at `$.synthesis.mel.fmax`"
     if mel.win > mel.n_fft:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,52 @@ def test_a_manifest_written_and_read_again_is_the_same_text(good: bytes) -> None
     manifest = parse_manifest(good, NAME)
     assert dump_manifest(manifest) == good
     assert parse_manifest(dump_manifest(manifest), NAME) == manifest
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("synthesis.solver_presets.default.steps", 2000),
+        ("synthesis.solver_presets.default.guidance_rate", 1e30),
+        ("synthesis.harmonic_noise_skip", 2**40),
+        ("synthesis.harmonics", 10**6),
+        ("synthesis.max_frames", 2**40),
+        ("synthesis.max_frames", 2**20),  # by itself in its range; 80 bins of it are not
+        ("synthesis.pre_lookahead_tokens", 10**9),
+        ("synthesis.vocoder_lookahead_frames", 10**9),
+        ("synthesis.vocoder_lookahead_frames", 3),  # all of it the f0 predictor's
+        ("synthesis.speaker_embedding_size", 10**9),
+        ("synthesis.speech_vocabulary", 2**40),
+        ("synthesis.special_ids.stop_count", 2**40),
+        ("synthesis.max_token_text_ratio", 1e300),
+        ("synthesis.mel.num_mels", 10**6),
+        ("synthesis.mel.n_fft", 10**9),
+        ("synthesis.mel.hop", 10**9),
+        ("synthesis.end_of_prompt", "x" * 10**6),
+        ("audio.sample_rate", 10**9),
+        ("audio.token_rate", 1e9),
+        ("components.vocoder.shapes.sizes", [2**40]),
+    ],
+)
+def test_a_number_beyond_any_model_is_refused(good: bytes, place: str, value: object) -> None:
+    assert "`$." in refusal(changed(good, place, value))
+
+
+def test_a_manifest_of_the_largest_size_is_read_or_refused_within_seconds(good: bytes) -> None:
+    """Listed files by the ten thousands, the last twice: every search is linear."""
+    tree = json.loads(good)
+    (entry, *_) = tree["components"]["vocoder"]["files"]
+    names = [f"vocoder/f{number}" for number in range(100_000)]
+    tree["components"]["vocoder"]["files"] = [entry | {"path": name} for name in names]
+    text = json.dumps(tree).encode()
+    assert len(text) < MAX_MANIFEST_BYTES
+    started = time.process_time()
+    assert len(parse_manifest(text, NAME).components["vocoder"].files) == 100_000
+    tree["components"]["vocoder"]["files"][0]["path"] = f"vocoder/F{99_999}"
+    assert "name the same file" in refusal(json.dumps(tree).encode())
+    keys = ",".join(f'"k{number}":0' for number in range(500_000))
+    assert "k0` appears twice" in refusal(b'{"format":{' + f'{keys},"k0":1'.encode() + b"}}")
+    assert time.process_time() - started < 20
 
 
 def test_the_top_level_has_exactly_the_fields_of_the_format(good: bytes) -> None:
