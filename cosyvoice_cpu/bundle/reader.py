@@ -8,12 +8,14 @@ it may be read-only and opened by many processes at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cosyvoice_cpu.bundle.digests import sha256_of_files
+from cosyvoice_cpu.bundle.loaded_files import LoadedFiles, states_of
 from cosyvoice_cpu.bundle.manifest import (
     COMPONENT_NAMES,
     MANIFEST_NAME,
@@ -37,6 +39,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    # None for one that is being made: its files are still to change.
+    loaded: LoadedFiles | None = field(default=None, kw_only=True, compare=False, repr=False)
 
     def component(self, name: ComponentName) -> Component:
         """The manifest's entry of a component. Raises: BundleError if the bundle has none."""
@@ -54,6 +58,22 @@ class Bundle:
         if any(entry.path == listed for entry in self.component(component).files):
             return self.path / component / name
         raise BundleError(f"{self.path} lists no file {listed}", "export the checkpoint again")
+
+    @contextlib.contextmanager
+    def unchanged(self, name: ComponentName) -> Iterator[None]:
+        """For a block that opens files of a component: they are those that were checked.
+
+        Raises: BundleError before or after the block, and in place of what it raises, if the
+        bundle was replaced or changed since it was loaded.
+        """
+        paths = [entry.path for entry in self.component(name).files] if self.loaded else []
+        try:
+            if self.loaded:
+                self.loaded.require_unchanged(paths)
+            yield
+        finally:
+            if self.loaded:
+                self.loaded.require_unchanged(paths)
 
     @property
     def speakers_folder(self) -> Path:
@@ -77,7 +97,10 @@ def open_bundle(path: Path, *, trust: bool = False, recheck: bool = False) -> Bu
     _scan_graphs(root, manifest, unchanged)
     if not trust:
         _check_digests(root, manifest, statuses, unchanged)
-    return Bundle(root, manifest)
+    digests = {
+        entry.path: entry.sha256 for part in manifest.components.values() for entry in part.files
+    }
+    return Bundle(root, manifest, loaded=LoadedFiles(root, states_of(statuses, digests)))
 
 
 def read_manifest(bundle: Path) -> Manifest:

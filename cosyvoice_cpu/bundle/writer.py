@@ -111,12 +111,13 @@ class BundleWriter:
     def copy_component(self, bundle: Bundle, name: ComponentName) -> ComponentDraft:
         """Copy a component of an open bundle as it is; the draft to give to `finish`.
 
-        Raises: BundleError if the bundle has no such component.
+        Raises: BundleError if the bundle has no such component, or changed since it was opened.
         """
         component = bundle.component(name)
-        for entry in component.files:
-            file = entry.path.split("/")[1]
-            shutil.copyfile(bundle.file(name, file), self.path_for(name, file))
+        with bundle.unchanged(name):
+            for entry in component.files:
+                file = entry.path.split("/")[1]
+                shutil.copyfile(bundle.file(name, file), self.path_for(name, file))
         return ComponentDraft.of(component)
 
     def speakers_folder(self) -> Path:

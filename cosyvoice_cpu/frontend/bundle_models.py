@@ -12,9 +12,10 @@ def text_tokenizer(bundle: Bundle) -> TextTokenizer | None:
     """The text tokenizer, None for a bundle without front end."""
     if "text_tokenizer" not in bundle.manifest.components:
         return None
-    return TextTokenizer.load(
-        bundle.path / "text_tokenizer", bundle.manifest.generation, in_bundle=True
-    )
+    with bundle.unchanged("text_tokenizer"):
+        return TextTokenizer.load(
+            bundle.path / "text_tokenizer", bundle.manifest.generation, in_bundle=True
+        )
 
 
 def front_end_models(bundle: Bundle) -> FrontEndModels:
@@ -25,7 +26,8 @@ def front_end_models(bundle: Bundle) -> FrontEndModels:
             f"{bundle.path} has no {' and no '.join(sorted(missing))}",
             "export the checkpoint without --no-front-end, or use a ready speaker file",
         )
-    return FrontEndModels(
-        bundle.file("speaker_encoder", "speaker_encoder.onnx"),
-        bundle.file("speech_tokenizer", "speech_tokenizer.onnx"),
-    )
+    with bundle.unchanged("speaker_encoder"), bundle.unchanged("speech_tokenizer"):
+        return FrontEndModels(
+            bundle.file("speaker_encoder", "speaker_encoder.onnx"),
+            bundle.file("speech_tokenizer", "speech_tokenizer.onnx"),
+        )

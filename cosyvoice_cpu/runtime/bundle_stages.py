@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class BundleStages(ComposedStages):
         engines: Engines | None = None,
         recording: Recording | None = None,
     ) -> None:
-        """With `low_memory` only the graphs of the stage in use stay open.
+        """With `low_memory` only the graphs of stages in use stay open: one, or one per thread.
 
         `engines` take the place of the manifest's for single components. Graphs opened for
         `recording` write down what their kernels take.
@@ -55,6 +56,9 @@ class BundleStages(ComposedStages):
         self._engines = engines
         self._options = EngineOptions(threads, low_memory, recording)
         self._open: dict[ComponentName, Any] = {}  # what was opened, by component
+        # Also what was released while a thread is still using it: opened again, it would be there
+        # twice.
+        self._alive: WeakValueDictionary[ComponentName, Any] = WeakValueDictionary()
         self._lock = threading.RLock()
         super().__init__(bundle.manifest.audio, bundle.manifest.synthesis)
 
@@ -118,7 +122,9 @@ class BundleStages(ComposedStages):
                     if name not in names:
                         self.release(stage)
             if name not in self._open:
-                self._open[name] = make(self._graphs(name))
+                found = self._alive.get(name)
+                self._open[name] = make(self._graphs(name)) if found is None else found
+                self._alive[name] = self._open[name]
             part: Part = self._open[name]
             return part
 

@@ -20,7 +20,8 @@ class FlowEncoderStage:
     """Tokens to `mu`, speaker embedding to `speaker`."""
 
     def __init__(self, graphs: ComponentGraphs, synthesis: Synthesis) -> None:
-        """Raises: BundleError if the engine refuses the graph."""
+        """Raises: BundleError if the engine refuses the graph, or its table is too small."""
+        graphs.require_rows("token_embedding", synthesis.speech_vocabulary, "speech_vocabulary")
         self._spec = graphs.spec.graph("flow_encoder")
         self._graph = graphs.open("flow_encoder")
         self._lookahead = synthesis.pre_lookahead_tokens
@@ -47,7 +48,11 @@ class FlowEstimatorStage:
     """Velocity at one of the solver's steps, padded to the ladder."""
 
     def __init__(self, graphs: ComponentGraphs, synthesis: Synthesis) -> None:
-        """Graphs open when first needed."""
+        """Graphs open when first needed.
+
+        Raises: BundleError if they were made for fewer steps than the manifest says.
+        """
+        graphs.require_rows("modulation", synthesis.solver_steps, "solver preset")
         self._graphs = graphs
         self._times = solver_times(synthesis.solver.grid)
 

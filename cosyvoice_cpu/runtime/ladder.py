@@ -12,10 +12,14 @@ import threading
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from weakref import WeakValueDictionary
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.errors import SynthesisError
+from cosyvoice_cpu.generations.components import WEIGHTS_FILE
+from cosyvoice_cpu.runtime.consistency import manifest_sizes, require_rows, require_shapes
 from cosyvoice_cpu.runtime.graph import (
     Engine,
     EngineOptions,
@@ -52,12 +56,14 @@ class GraphLadder:
     """Graphs by variant and size, opened when first needed; the last few stay open.
 
     A size whose graph keeps the weights for itself (`Graph.private_weights`) is open alone. May be
-    used from several threads: a graph that is closed here lives on where it is in use.
+    used from several threads: a graph that is closed here lives on where it is in use, and who asks
+    for its size meanwhile gets it again. So each size is open once, whatever the threads.
     """
 
     def __init__(self, open_size: Callable[[str, int | None], Graph]) -> None:
         self._open_size = open_size
         self._graphs: OrderedDict[tuple[str, int | None], Graph] = OrderedDict()
+        self._alive: WeakValueDictionary[tuple[str, int | None], Graph] = WeakValueDictionary()
         self._lock = threading.Lock()
 
     def get(self, variant: str, size: int | None) -> Graph:
@@ -68,7 +74,8 @@ class GraphLadder:
                 private = any(graph.private_weights for graph in self._graphs.values())
                 while len(self._graphs) >= (1 if private else _OPEN_SIZES):
                     self._graphs.popitem(last=False)
-                self._graphs[key] = self._open_size(variant, size)
+                graph = self._alive.get(key) or self._open_size(variant, size)
+                self._graphs[key] = self._alive[key] = graph
             self._graphs.move_to_end(key)
             return self._graphs[key]
 
@@ -88,17 +95,27 @@ class ComponentGraphs:
         Raises: BundleError if the bundle lacks the component or names an unknown engine.
         """
         component = bundle.component(name)
-        self._bundle, self._name, self._options = bundle, name, options
+        self._bundle, self._name = bundle, name
         engine = (engines or {}).get(name, component.engine)
         self._engine = engine_named(engine) if isinstance(engine, str) else engine
         self.spec = GraphSource(bundle, name, "").component_spec
         self.sizes = [] if self._engine.any_length else component.shapes.sizes
-        self._ladder = GraphLadder(self.open)
+        # No method of this object: the circle would keep closed graphs open until the collector
+        # comes by.
+        self._open = partial(_open_graph, bundle, name, self._engine, options)
+        self._ladder = GraphLadder(self._open)
 
     def open(self, variant: str, size: int | None = None) -> Graph:
-        """A graph of its own for the caller. Raises: BundleError if the engine refuses it."""
-        source = GraphSource(self._bundle, self._name, variant, size)
-        return self._engine.open(source, self._options)
+        """A graph of its own for the caller.
+
+        Raises: BundleError if the engine refuses it, it does not fit the manifest, or the bundle
+        changed since it was loaded.
+        """
+        return self._open(variant, size)
+
+    def require_rows(self, table: str, rows: int, what: str) -> None:
+        """Raises: BundleError if a table of the component's weights has fewer rows."""
+        require_rows(self._bundle.file(self._name, WEIGHTS_FILE), table, rows, what)
 
     @property
     def max_frames(self) -> int | None:
@@ -119,3 +136,21 @@ class ComponentGraphs:
                 "shorten text or prompt, or export with a larger --max-seconds",
             )
         return self._ladder.get(variant, size), size
+
+
+def _open_graph(
+    bundle: Bundle,
+    name: ComponentName,
+    engine: Engine,
+    options: EngineOptions,
+    variant: str,
+    size: int | None,
+) -> Graph:
+    source = GraphSource(bundle, name, variant, size)
+    with bundle.unchanged(name):
+        graph = engine.open(source, options)
+    sizes = manifest_sizes(bundle.manifest)
+    if source.spec.ladder and size:
+        sizes[source.spec.ladder.symbol] = size
+    require_shapes(source.path, graph, source.spec, sizes)
+    return graph

@@ -11,9 +11,10 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import SpeechIds
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.decoding.ids import require_speech_ids, require_text_ids
-from cosyvoice_cpu.errors import SynthesisError, first_line
+from cosyvoice_cpu.errors import BundleError, SynthesisError, first_line
 from cosyvoice_cpu.generations import TensorSpec
 from cosyvoice_cpu.generations.components import WEIGHTS_FILE, Arrays, CacheSpec
+from cosyvoice_cpu.runtime.consistency import require_shapes
 from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
 from cosyvoice_cpu.runtime.graph import Graph
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
@@ -25,11 +26,34 @@ class EmbeddingRows:
     """The tables of text and speech, which no graph reads."""
 
     def __init__(self, bundle: Bundle) -> None:
-        """Raises: BundleError if the component or a table is missing."""
+        """Raises: BundleError if the component or a table is missing, or the bundle changed."""
         weights = bundle.file("speech_lm", WEIGHTS_FILE)
         self._ids: SpeechIds = bundle.manifest.synthesis.special_ids
-        self._text = EmbeddingTable(weights, "text_embedding")
-        self._speech = EmbeddingTable(weights, "speech_embedding")
+        with bundle.unchanged("speech_lm"):
+            self._text = EmbeddingTable(weights, "text_embedding")
+            self._speech = EmbeddingTable(weights, "speech_embedding")
+        rows, width = self._speech.shape
+        if self._text.shape[1] != width:
+            raise BundleError(
+                f"{weights}: tables of width {self._text.shape[1]} and {width}",
+                "export the checkpoint again",
+            )
+        ids = self._ids
+        highest = max(
+            *(bundle.manifest.synthesis.speech_vocabulary - 1, ids.sos, ids.task),
+            *(ids.original_banned, ids.stop_first + ids.stop_count - 1),
+        )
+        if highest >= rows:
+            raise BundleError(
+                f"{weights}: the speech table has {rows} rows, the manifest's ids go up to "
+                f"{highest}",
+                "the manifest was changed or is of another model; get the bundle again",
+            )
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows of the speech table, and the width of both."""
+        return self._speech.shape
 
     def rows(
         self,
@@ -66,6 +90,9 @@ class SpeechLMStage:
         self.embedding = EmbeddingRows(bundle)
         self.spec = graphs.spec.graph("speech_lm")
         self.graph = graphs.open("speech_lm")
+        rows, width = self.embedding.shape
+        sizes = {"hidden_size": width, "speech_table_rows": rows}
+        require_shapes(bundle.path / "speech_lm", self.graph, self.spec, sizes)
         self.caches = layer_caches(self.graph, self.spec.caches)
 
     def start(self) -> CachedSession:

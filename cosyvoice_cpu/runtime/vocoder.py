@@ -7,8 +7,16 @@ import numpy as np
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 from cosyvoice_cpu.decoding.noise import harmonic_noise
-from cosyvoice_cpu.errors import SynthesisError
+from cosyvoice_cpu.errors import BundleError, SynthesisError, first_line
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
+
+
+def _disagreement(what: str) -> BundleError:
+    """Of graphs whose axes are open, this shows when they run."""
+    return BundleError(
+        f"the vocoder's graphs do not fit the manifest: {what}",
+        "the manifest was changed or is of another model; get the bundle again",
+    )
 
 
 class VocoderStage:
@@ -30,17 +38,25 @@ class VocoderStage:
         self._source = graphs.open("excitation")
 
     def f0(self, mel: Floats, *, finalize: bool) -> Floats:
-        """f0 [T] in Hz from log-mel [mel bins, T]; the look-ahead fewer unless `finalize`."""
+        """f0 [T] in Hz from log-mel [mel bins, T]; the look-ahead fewer unless `finalize`.
+
+        Raises: SynthesisError if `mel` is too short, BundleError if the manifest does not fit.
+        """
         self._require_length(mel, finalize)
         ahead = self._f0_ahead if finalize else 0
         feed = self._f0_spec.feed(np.pad(mel, ((0, 0), (0, ahead))))
         (f0,) = self._f0_spec.results(self._f0.run(feed))
+        if len(f0) != mel.shape[1] + ahead - self._f0_ahead:
+            raise _disagreement(
+                f"the f0 predictor gives {len(f0)} values for {mel.shape[1]} frames"
+            )
         return f0
 
     def source(self, f0: Floats, noise: Floats | None = None) -> Floats:
         """Excitation source [1, samples] from f0 [T] in Hz, on `noise` or the fixed one.
 
-        Raises: SynthesisError beyond the length of the fixed noise.
+        Raises: SynthesisError beyond the length of the fixed noise, BundleError if the manifest
+        does not fit.
         """
         if noise is None:
             noise = harmonic_noise(
@@ -49,7 +65,13 @@ class VocoderStage:
                 self._synthesis.harmonics,
                 self._synthesis.max_frames * self._samples_per_frame,
             )
-        (source,) = self._source_spec.results(self._source.run(self._source_spec.feed(f0, noise)))
+        try:
+            outputs = self._source.run(self._source_spec.feed(f0, noise))
+        except Exception as error:  # engines' exceptions have no common class of their own
+            raise _disagreement(f"the excitation fails ({first_line(error)})") from error
+        (source,) = self._source_spec.results(outputs)
+        if source.shape != (1, len(f0) * self._samples_per_frame):
+            raise _disagreement(f"the excitation has {source.shape} for {len(f0)} frames")
         return source
 
     def waveform(self, mel: Floats, *, finalize: bool, source: Floats | None = None) -> Floats:

@@ -81,3 +81,20 @@ def test_a_ladder_whose_sizes_each_hold_the_weights_keeps_one_size() -> None:
     for size in (100, 150, 100):
         assert ladder.get("full", size).size == size
         assert open_now == {size}
+
+
+def test_a_size_that_is_in_use_is_not_opened_a_second_time() -> None:
+    opened: list[int | None] = []
+
+    def open_size(variant: str, size: int | None) -> Graph:
+        opened.append(size)
+        return SizedGraph(size or 0, private_weights=True, closed=lambda size: None)
+
+    ladder = GraphLadder(open_size)
+    in_use = ladder.get("full", 100)  # as another thread would hold it while it computes
+    ladder.get("full", 150)
+    assert ladder.get("full", 100) is in_use
+    del in_use
+    ladder.get("full", 150)
+    ladder.get("full", 100)
+    assert opened == [100, 150, 150, 100]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,9 +14,11 @@ import numpy as np
 import pytest
 from support.quantization_examples import int8_bundle
 
+from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-from cosyvoice_cpu.runtime.graph import Graph
+from cosyvoice_cpu.runtime.graph import Engine, EngineOptions, Graph, GraphSource
 from cosyvoice_cpu.runtime.ladder import GraphLadder
+from cosyvoice_cpu.runtime.onnxruntime_engine import OnnxRuntimeGraph
 from cosyvoice_cpu.utterances import Utterance, random_utterances
 
 LENGTHS = (8, 30, 55, 15, 74, 45, 8, 70)  # speech tokens: three sizes of each ladder
@@ -87,3 +91,32 @@ def test_a_ladder_of_one_size_serves_threads_that_want_different_ones() -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(4000)))
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_no_graph_is_open_twice_whatever_the_threads(tiny_bundle: Path, low_memory: bool) -> None:
+    """Opened components are counted while threads are in different stages, and ask all at once."""
+    lock = threading.Lock()
+    opened: dict[GraphSource, weakref.ref[Graph]] = {}
+    twice: list[GraphSource] = []
+
+    def open_counted(source: GraphSource, options: EngineOptions) -> Graph:
+        key = replace(source, bundle=None)  # type: ignore[arg-type]
+        with lock:
+            if key in opened and opened[key]() is not None:
+                twice.append(key)
+        graph = OnnxRuntimeGraph.open(source, options)
+        with lock:
+            opened[key] = weakref.ref(graph)
+        return graph
+
+    names: tuple[ComponentName, ...] = ("speech_lm", "flow_encoder", "flow_estimator", "vocoder")
+    engines = dict.fromkeys(names, Engine(open_counted))
+    stages = BundleStages.load(tiny_bundle, low_memory=low_memory, engines=engines)
+    utterances = [
+        replace(random_utterances(stages.manifest, tokens=75)[0], tokens=list(range(length)))
+        for length in (8, 30, 55, 15)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda utterance: speak(stages, utterance), utterances))
+    assert not twice
