@@ -48,18 +48,73 @@ _WORDS = {
     where whether which while who whole whose why wife will window with within without woman women
     won't word words work worked world would wouldn't write written wrote year years yes yesterday
     yet you you'd you'll you're you've young your yours
+    able accident account act action actually add address age agree air airport allow amount animal
+    animals answer apartment army arrived article attack author average baby bad bag bank battery
+    battle bed birds birth birthday black blood blue board body bottle bottom bottles bridge bright
+    broken brother brown build building buildings built burned bus business calls care carried case
+    cat cats cause ceiling cell cents century certain chair chairs chance change changed charge
+    check cheap cheaper child church class clean clear clock clothes cloud clouds cold color colour
+    common company compare computer contains cook cool corner correct council count counted course
+    covered crowd cut daily dark date daughter dead deal dear death december decided deep degrees
+    delivered delivery department device different difficult dinner distance doctor dog dogs dollar
+    double dozen dress drink drive driver drop dry due earth east easily edge egg elected employees
+    ended engine english entire equal equipment every exactly example expect expected experience
+    explain extra fall falls families farm fast fear february feels fell fifteen fifth fifty fight
+    figure file files filled final finally fine finish finished fire fish flight floor flower
+    flowers fly food foot football forest forget forgot form former forty forward fourth fox free
+    fresh friday friendly front fruit full funny further future game garden gas general gift glad
+    glass goal god gold government grass gray green ground group grow growing guess hair happen
+    happens hat heart heat heavy height held hill history hit hold hole holiday hope horse horses
+    hospital hot hotel huge human hundreds hurt ice increase increased industry interest island
+    january job join joined july jump jumps june king kitchen lady lake land language laugh law lay
+    lazy lead learn learned leaves led legs lesson letter letters level lie likely list listen
+    lives lock longest lower lunch machine main major march mark market married matter maybe meal
+    meaning measure meat meeting meets member members message met metal middle mile milk mine model
+    modern moment monday money moon mountain mouth move moved movie museum music nearly neck
+    neither news newspaper nice noise normal north nose note notes notice novel november nurse
+    ocean october offer office officer oil older onto opened opens opinion orange ordered original
+    outside owner own packet paint pair paper parents park parts party pass passed passengers past
+    path patients pay peace pen pencil period phone photo photos pick picture pictures piece pieces
+    pink plan plane planet plant plants played player players plus pocket point points police
+    popular population position possible power president press pretty prices print problem problems
+    product products profit program project promise public pull purple push quarter queen quickly
+    quiet quietly race radio rain rained ran rate reached reading ready reason received recent
+    record red remain remember remove repeat replaced reply report reports required research rest
+    result results return returned rice rich ride ring rise river road rock role roof rooms rose
+    round row rule rules running safe sale sales salt sand saturday save saved scale scene science
+    score scored sea season seat section secret seems sells sense sentence september series serious
+    serve service shape share shares ship ships shirt shoes shop short shot shoulder shut sick sign
+    signed silver similar simple sing single sister size skin sky sleep slow slowly smile smoke
+    snow social soft soldiers solution son song songs sorry sort sound soup south space special
+    speed spend spent spring square staff stage stairs stand standard star stars state states
+    station step steps stick stone stopped storm story straight strange stream strong student
+    students study stuff style subject success sudden suddenly sugar suggest summer sun sunday
+    support supper surface surprise sweet swim system table talked talking tall taste taught
+    taxi teach teacher team teeth television temperature tenth terrible test text theater theatre
+    thick thin thirteen thirty throw thrown thursday ticket tie tired title tomorrow tonight tool
+    tools tooth top total touch tour town track trade traffic travel tree trees trip trouble truck
+    true trust truth tuesday twelve twenty type understand union unit university upper useful usual
+    usually valley value various version via victory village visit visited voice volume vote waited
+    waiting walked walking wall walls war warm wash wasted waste weak wear weather wednesday weigh
+    weighs weight welcome west wheel wheels white wide wild wind windows wine wing winter wish wives
+    won wonder wood wooden workers working worth wrong yard yellow yesterday youth zoo
     apples bananas born born bread books boxes coffee cups eggs flights games guests inches items
     kilometers minutes oranges page pages pears percent seats seconds tables tea tickets units votes
     """,
     "de": """
-    aber alle allem allen aller alles als also am an andere auch auf aus bei beim bis bitte da damit
+    aber alle allem allen aller alles als also am an andere art auch auf aus bei beim bis bitte da
+    damit
     danach dann das dass dein dem den denn der des dich die dies diese dieser dieses dir doch dort
     du durch ein eine einem einen einer eines er es etwas euch für gegen geht gibt gut habe haben
     hat hatte heute hier hinter ich ihm ihn ihr ihre im in ins ist ja jahr jahre jeder jetzt kann
     kein keine kommt kostet können machen man mehr mein meine mich mir mit morgen muss nach nein
     nicht nichts noch nun nur oder ohne schon sehr sein seine seit sich sie sind so stunden tage
     über um und uhr uns unser unter viel vom von vor war waren was wegen weil wenn wer werden wie
-    wieder will wir wird wo wurde wurden zu zum zur zwischen euro stück kilometer
+    wieder will wir wird wo wurde wurden zu zum zur zwischen euro stück
+    kilometer april august september november bank ball bus butter bald fast finger gold hand hotel
+    kind kinder land lag liter meter minute minuten name note park plan preis problem radio ring
+    rock rose seite seiten september stern system tag taxi temperatur test text total version wand
+    warm wild wind winter woche gut grad prozent person personen
     """,
     "fr": """
     à ai alors après as au aussi autre aux avant avec avez avoir avons c'est car ce cela ces cet
@@ -69,6 +124,10 @@ _WORDS = {
     pas pendant peu peut plus pour prix puis qu'il quand que quel quelle qui rien s'il sa sans se
     ses si sont sous sur ta tes toi ton tous tout toute toutes train très tu un une va vers voici
     voilà vos votre vous y ans coûte coûtent mètres pommes
+    page pages minute minutes table tables place places machine service services science message
+    distance animal orange total version train long date image point points rose possible simple
+    moment fort tour car son an six dix douze cent mille euros plus prix température kilomètres
+    personnes région question surface solution situation nation action attention position patients
     """,
     "es": """
     a además ahora al algo antes años aquí así aunque bien cada casa como con cosa cuando cuesta
@@ -78,6 +137,8 @@ _WORDS = {
     nuestro o otra otro para pero poco por porque puede pues que qué quien se sea según ser si sí
     sido sin sobre son su sus también tan tanto te tengo tenía tiene tienen todo todos tren tu un
     una uno unos usted veces y ya yo euros personas
+    animal hospital hotel taxi radio central total general final plan metros grados kilómetros libro
+    libros precio euro semana mes meses mil cien
     """,
     "it": """
     a adesso ai al alla alle allora altri anche ancora anni aveva c'è che chi ci cinque ci come con
@@ -87,6 +148,7 @@ _WORDS = {
     più poco poi prima può qua quale quando quanto quattro quello questa questo qui sarà se sei
     sempre senza si sia siamo sono sopra sotto sta stata stato su sua sul sulla suo te tempo ti tra
     tre treno tu tutti tutto un una uno va vi voi
+    radio hotel taxi auto euro prezzo libri gradi chilometri metri settimana mesi persone totale
     """,
     "nl": """
     aan al alle alles als altijd ander ben bij daar dan dat de deze die dit doen door dus een eens
@@ -95,6 +157,8 @@ _WORDS = {
     om omdat onder ons onze ook op over te tegen toch toen tot trein u uit uur uw van veel vertrekt
     vijf voor waar waren was wat we weer wel werd wezen wie wij wil worden wordt zal ze zei zich
     zij zijn zo zonder zou appels mensen
+    week weken water land hand park warm winter wind pen graden euro liter meter boek boeken prijs
+    bus plan test tekst per kilometer personen dagen
     """,
     "pt": """
     a ao aos apenas aqui as até bem cada com como da das de depois dia do dois dos e é ela ele eles
@@ -109,6 +173,7 @@ _WORDS = {
     her hiç için ile ise kadar kez ki kilo kişi kim lira mı mi mu mü nasıl ne neden nerede niçin
     o olan olarak oldu olduğu olur on ona onlar onu sanki saat sen siz sonra şey şu tren tüm var ve
     veya ya yani yıl yılında yok yüzde
+    hotel radyo plan bin milyon derece metre kilometre tane elma
     """,
     "id": """
     ada adalah akan anda apa atau bagi bahwa banyak baru beberapa belum bisa buah dalam dan dari
@@ -116,6 +181,7 @@ _WORDS = {
     ke kereta kepada kita lagi lebih mereka menit menjadi milik namun oleh orang pada para rupiah
     saat saja sampai sangat satu saya sebagai sebuah sedang sekarang semua seperti setelah siapa
     sudah tahun tanggal telah tetapi tiba tidak untuk yang
+    hotel bank radio bus program minggu bulan ribu juta derajat meter kilometer buku apel
     """,
     "sv": "att av den det en ett för från har här i inte jag kan med men när och om på som till är",
     "da": "af at den der det du en er et for fra har ikke jeg kan med men når og om på som til var",
@@ -144,12 +210,14 @@ _SCRIPTS = {
     "hi": re.compile("[\u0904-\u0963]"),
     "th": re.compile("[\u0e01-\u0e4e]"),
 }
-_LATIN_WORD = re.compile("[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+(?:'[a-zà-ÿ]+)*")
+_LATIN_WORD = re.compile("(?<!\\d)[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+(?:'[a-zà-ÿ]+)*(?!\\d)")
+_ENGLISH_SHAPE = re.compile(r"(?:[a-z]{3}(?:ing|ed|ly|ness|ough|ght)|[a-z]ck|wh[a-z]+)\Z")
 _ACCENTED = re.compile("[^\x00-\x7f]")
 _CHINESE_MARK = re.compile("[。，、；：！？（《【]")
 _ADDRESS = re.compile(r"(?:https?://|www\.)[!-~]+|[!-?A-~]+@[!-~]+")
 _LEAST_KANA, _LEAST_NO = 0.05, 0.15  # of Han and kana together; 「の」 alone also decorates Chinese
 _CLEAR_AMONG_LATIN, _CLEAR_BESIDE_HAN = 2.0, 1.5
+_SHAPE = 0.3  # what a word of English shape weighs that is in no list
 _ACCENT = 0.4  # what a word with an accent weighs against English
 _TAG = re.compile(r"([A-Za-z]{2,3})(?:[-_][A-Za-z0-9]{2,8})*\Z")
 
@@ -220,7 +288,10 @@ def _latin_language(words: list[str]) -> tuple[str | None, float]:
     scores: dict[str, float] = {}
     accents = 0
     for word in words:
-        for language, weight in _WEIGHTS.get(word.lower(), {}).items():
+        weights = _WEIGHTS.get(word.lower())
+        if weights is None and _ENGLISH_SHAPE.search(word):
+            weights = {"en": _SHAPE}
+        for language, weight in (weights or {}).items():
             scores[language] = scores.get(language, 0.0) + weight
         accents += _ACCENTED.search(word) is not None
     english = scores.pop("en", 0.0)

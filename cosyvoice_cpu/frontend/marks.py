@@ -66,7 +66,7 @@ class MarkTable:
             if not (control and self._is_phone(known))
         ]
         best, ratio = None, _ALIKE
-        for known in sorted(candidates):
+        for known in sorted(candidates, key=lambda known: (known[0] != "[", known)):
             same = SequenceMatcher(None, name, self._inner[known]).ratio()
             same += 0.01 * (known[0] == mark[0]) + 0.01 * (known.startswith("</") == closing)
             if same > ratio:

@@ -11,7 +11,7 @@ import re
 from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.frontend.grammars import GRAMMARS, normalizer_installed, spoken
 from cosyvoice_cpu.frontend.language import language_of, language_of_sentence
-from cosyvoice_cpu.frontend.sentence_ends import find_sentences
+from cosyvoice_cpu.frontend.sentence_ends import find_bounded_sentences
 from cosyvoice_cpu.frontend.writing_systems import MARK
 
 __all__ = ["INSTALL", "LANGUAGES", "normalize", "normalizer_installed", "spell_out"]
@@ -62,5 +62,5 @@ def _paragraph(text: str, language: str | None, whole: str | None) -> str:
     own = language or language_of(text) or whole
     return "".join(
         spell_out(sentence, language or language_of_sentence(sentence, own))
-        for sentence in find_sentences(text)
+        for sentence in find_bounded_sentences(text)
     )

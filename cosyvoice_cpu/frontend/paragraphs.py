@@ -16,6 +16,7 @@ from cosyvoice_cpu.frontend import writing_systems
 __all__ = ["blocks", "joined_lines", "with_stop"]
 
 _ROOM_FOR_PROSE = 40  # columns; narrower text may be a list of names as well
+_MOST_LINES = 2000  # of a stretch; then it is cut, so that no text waits for all of it
 _FULL = 0.85  # of the widest line; the last word may be long
 
 _LINE_ENDS = re.compile(r"\r\n|[\r\v\x85\u2028]")
@@ -37,7 +38,7 @@ def blocks(text: str) -> Iterator[list[str]]:
         line = text[start:end]
         if line.strip():
             lines.append(line)
-        elif lines:
+        if lines and (not line.strip() or len(lines) == _MOST_LINES):
             yield lines
             lines = []
         start = end + 1
@@ -54,28 +55,31 @@ def joined_lines(lines: Sequence[str]) -> list[str]:
     if len(lines) < 2:
         return lines
     widths = [_width(line) for line in lines]
-    prose = _ends_with_stop(lines[-1])
-    starts_low = any(line[0].islower() for line in lines[1:])
-    joined = [lines[0]]
-    for index in range(1, len(lines)):
-        before, line = lines[index - 1], lines[index]
-        full = widths[index - 1] + 1 + _first_width(line) > _FULL * max(widths)
-        wide = max(widths) >= _ROOM_FOR_PROSE and (prose or starts_low)
-        if _ends_with_stop(before):
-            goes_on = full and wide
-        else:
-            goes_on = (
-                (full and wide)
-                or (prose and full and line[0].isalpha() and not line[0].isupper())
-                or (prose and line[0].islower())
-                or _GOES_ON.search(before) is not None
+    widest = max(widths)
+    prose = _ends_with_stop(lines[-1])  # a list has no stop at its end
+    wide = widest >= _ROOM_FOR_PROSE and (prose or any(line[0].islower() for line in lines[1:]))
+    joined: list[str] = []
+    parts = [lines[0]]  # of the line that is put together
+    for before, line, width in zip(lines, lines[1:], widths, strict=False):
+        full = width + 1 + _first_width(line) > _FULL * widest
+        goes_on = (full and wide) or (
+            not _ends_with_stop(before)
+            and (
+                _GOES_ON.search(before) is not None
+                or (
+                    prose
+                    and (
+                        line[0].islower() or (full and line[0].isalpha() and not line[0].isupper())
+                    )
+                )
             )
+        )
         if goes_on:
-            joined[-1] += _between(before, line) + line
+            parts += (_between(before, line), line)
         else:
-            joined[-1] = with_stop(joined[-1])
-            joined.append(line)
-    return joined
+            joined.append(with_stop("".join(parts)))
+            parts = [line]
+    return [*joined, "".join(parts)]
 
 
 def with_stop(line: str) -> str:

@@ -21,7 +21,7 @@ from cosyvoice_cpu.frontend.markdown import fence_of, plain_lines, plain_spans
 from cosyvoice_cpu.frontend.marks import CONTROL, MarkTable
 from cosyvoice_cpu.frontend.normalizer import INSTALL, spell_out
 from cosyvoice_cpu.frontend.paragraphs import blocks, joined_lines, with_stop
-from cosyvoice_cpu.frontend.sentence_ends import find_sentences
+from cosyvoice_cpu.frontend.sentence_ends import find_bounded_sentences, find_sentences
 from cosyvoice_cpu.frontend.sentences import few_blanks
 from cosyvoice_cpu.frontend.ssml import LINE_END, plain_tags, split_at_pauses
 from cosyvoice_cpu.frontend.writing_systems import MARK, has_speech
@@ -98,7 +98,7 @@ class Reader:
                 for mark in self._marks.unknown(part):
                     self._note(self._marks.warning(mark))
                 words = CONTROL.sub(self._known_or_nothing, part) if markup else part
-                for sentence in find_sentences(words):
+                for sentence in find_bounded_sentences(words):
                     spoken = self._spoken(sentence, language)
                     yield from self._new_notes()
                     yield Sentence(before * (not spoken[:1].isspace()) + spoken)

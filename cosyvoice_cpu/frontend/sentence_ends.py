@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from cosyvoice_cpu.frontend import writing_systems
 from cosyvoice_cpu.frontend.abbreviations import ends_in_abbreviation
 
+LONGEST = 500  # characters of what is taken for a sentence; real ones have fewer
+
+_CUT = re.compile(rf"{writing_systems.PAUSE.pattern}|{writing_systems.BLANK.pattern}")
 _CANDIDATE = re.compile(
     rf"(?P<unbroken>{writing_systems.UNBROKEN.pattern})"
     rf"|(?P<stop>[{''.join(sorted(writing_systems.STOPS))}])"
@@ -41,6 +44,18 @@ def find_sentences(text: str) -> Iterator[str]:
         start = position
     if start < len(text):
         yield text[start:]
+
+
+def find_bounded_sentences(text: str) -> Iterator[str]:
+    """`find_sentences`; what has no stop for long is cut at a pause or a blank, or anywhere."""
+    for sentence in find_sentences(text):
+        start = 0
+        while len(sentence) - start > LONGEST:
+            cuts = _CUT.finditer(sentence, start + LONGEST // 2, start + LONGEST)
+            end = max((cut.end() for cut in cuts), default=start + LONGEST)
+            yield sentence[start:end]
+            start = end
+        yield sentence[start:]
 
 
 def _end_of_stop(text: str, stop: int, quoted: bool) -> int:

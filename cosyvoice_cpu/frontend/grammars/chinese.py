@@ -65,6 +65,8 @@ _CURRENCY = {
     "CNY": "元", "USD": "美元", "EUR": "欧元", "JPY": "日元", "GBP": "英镑", "HKD": "港元",
 }  # fmt: skip
 _CURRENCY_NAMES = "|".join(sorted(map(re.escape, _CURRENCY), key=len, reverse=True))
+# Counted with 两, and not all known to the grammar.
+_MEASURES = "种款部台辆栋颗粒朵匹头只件本张块片座封架艘棵双对次遍趟场顿份杯瓶碗盒箱袋包位名群组支枝"
 _DIGIT_BY_DIGIT = (
     "邮编|邮政编码|验证码|校验码|密码|口令|编号|学号|工号|卡号|账号|帐号|尾号|代码|单号|订单号|身份证号?|"
     "车牌号?|房间|航班|热线|电话|手机号?|客服|拨打|QQ号?|微信号?|致电|传真"
@@ -161,6 +163,24 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(r"(?<=\d)\s?[\u2013\u2014〜～]\s?(?=\d)"), "~"),
     (re.compile(r"(?<=\d)\s+(?=[%‰℃])"), ""),
     (re.compile(r"(?<=\d)：(?=\d)"), ":"),
+    (
+        re.compile(r"(\d{1,2}:\d\d)\s?([AaPp])\.?[Mm]\.?(?![A-Za-z])"),
+        lambda found: ("上午" if found[2] in "Aa" else "下午") + found[1],
+    ),
+    (re.compile(rf"(?<![\d.,:/第-])2(?=[{_MEASURES}])"), "两"),
+    (re.compile(r"(?<=\d)\s?°\s?C(?![A-Za-z])"), "℃"),
+    (re.compile(r"(?<=\d)\s?°\s?F(?![A-Za-z])"), "℉"),
+    (
+        re.compile(r"(\d[\d,.]*[百千]?[万亿]?[元人个]?)/(平方(?:千米|公里|厘米|米)|立方米)"),
+        r"每\2\1",
+    ),
+    (
+        re.compile(
+            r"(?<![\w.])(\d[\d,.]*[百千]?[万亿]?)\s?(RMB|CNY|USD|EUR|JPY|GBP|HKD)(?![A-Za-z])",
+            re.ASCII,
+        ),
+        lambda found: found[1] + _CURRENCY[found[2]],
+    ),
     (
         re.compile(
             r"(?<![\w.+])(?:\+?86[ -]?)?1[3-9]\d[ -]\d{4}[ -]\d{4}(?![\d-])"

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from cosyvoice_cpu.frontend.grammars.english_words import cardinal, digits, number, plural, year
 
 # Words with letters that the grammar doesn't have.
-KEPT = re.compile(r"(\S*[^\W\d_A-Za-z]\S*)")
+KEPT = re.compile(r"(\S*[^\W\d_A-Za-z²³]\S*)")
 
 _AMOUNT = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SCALES = {
@@ -172,8 +172,8 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(r"(?<=\d)\s?[\u2013\u2014]\s?(?=[$€£]?\d)"), "-"),
     (re.compile(r"(\d*)\s?([½⅓⅔¼¾⅕⅛⅜⅝⅞])"), _mixed),
     (
-        re.compile(r"(?<![\w.])ISBN[ :-]*(?:\d[\d -]{8,16}[\dX])\b"),
-        lambda found: "ISBN " + digits(re.sub(r"\D", "", found[0])),
+        re.compile(r"(?<![\w.])(ISBN(?: is|:)?)[ -]*(?:\d[\d -]{8,16}[\dX])\b"),
+        lambda found: f"{found[1]} " + digits(re.sub(r"\D", "", found[0])),
     ),
     (
         re.compile(
@@ -230,7 +230,9 @@ _RULES: tuple[Rule, ...] = (
         ),
         _unit,
     ),
-    (re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)(M|bn|mn|B)\b(?!/)"), _scaled),
+    (re.compile(r"(?<![\w.])(\d+\.\d+|\d+(?=[Mbm]))(M|bn|mn|B)\b(?!/)"), _scaled),
+    (re.compile(r"(?<=\d)\s?in(?=\s+(?:long|wide|tall|high|deep|thick)\b)"), " inches"),
+    (re.compile(r"(?<![\w.,])(\d[\d.,]*) s(?![\w/'’])"), r"\1 seconds"),
     (re.compile(r"#\s?(?=\d)"), "number "),
     (re.compile(r"\b([Nn])o\.\s?(?=\d)"), r"\1umber "),
     (re.compile(r"\bpp\.\s?(?=\d)"), "pages "),
@@ -252,9 +254,5 @@ _RULES: tuple[Rule, ...] = (
     (
         re.compile(r"(?<![\w.,:/-])(1[1-9]|20)0([1-9])(?![\w,:/%-]|\.\d)"),
         lambda found: year(int(found[0])),
-    ),
-    (
-        re.compile(r"(?<![\w.,:/-])(\d+\.\d+)(?=\s|[,;!?)]|\.?\Z|\.\s)"),
-        lambda found: number(found[1]),
     ),
 )
