@@ -9,7 +9,7 @@ import pytest
 
 from cosyvoice_cpu import Synthesizer
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.demo.embedded import demo_bundle
+from cosyvoice_cpu.demo import DEMO_BUNDLE
 
 VOICES = ("hibari-heart-1", "hibari-low-1", "hibari-high-1")
 TEXTS = (
@@ -29,7 +29,7 @@ TEXTS = (
 @pytest.fixture(scope="module")
 def synthesizer() -> Synthesizer:
     pytest.importorskip("torch")
-    return Synthesizer.load(demo_bundle(), threads=1)
+    return Synthesizer.load(DEMO_BUNDLE, threads=1)
 
 
 def peak_db(samples: Floats) -> float:
