@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cosyvoice_cpu.frontend import writing_systems
 from cosyvoice_cpu.frontend.sentence_ends import find_sentences
@@ -47,15 +47,21 @@ def split_sentences(text: str, count_tokens: CountTokens, *, longest: int = LONG
 
 
 def merge_sentences(
-    sentences: Iterable[str], count_tokens: CountTokens, *, longest: int = LONGEST
+    sentences: Iterable[str],
+    count_tokens: CountTokens,
+    *,
+    longest: int = LONGEST,
+    soon: bool = False,
 ) -> Iterator[str]:
     """The segments of `split_sentences` for a text that comes sentence by sentence.
 
-    A segment is yielded as soon as no later sentence can change it: two segments behind.
+    A segment is yielded as soon as no later sentence can change it: two segments behind. With
+    `soon` the first segment of a text longer than `longest` ends with its first sentence of a
+    length worth speaking alone, so that its audio is there early.
     """
     lengths = _Lengths.of(longest)
     parts = (part for sentence in sentences for part in _fit(sentence, count_tokens, lengths))
-    for segment in _merge(parts, lengths):
+    for segment in _merge(_opening_first(parts, lengths) if soon else parts, lengths):
         if text := _LINE_BREAK.sub(_blank_or_nothing, segment).strip():
             yield text
 
@@ -88,6 +94,29 @@ class _Segment:
     text: str
     length: int
     speaks: bool
+    ends: bool = False  # nothing joins it from behind
+
+
+def _opening_first(parts: Iterator[_Segment], lengths: _Lengths) -> Iterator[_Segment]:
+    """The same parts; of a long text the first few are one segment, which is closed."""
+    opening: list[_Segment] = []
+    for part in parts:
+        opening.append(part)
+        if sum(known.length for known in opening) > lengths.longest:
+            break
+    else:
+        yield from opening
+        return
+    first = opening.pop(0)
+    while (first.length < lengths.fragment // 2 or not first.speaks) and opening:
+        both = _joined(first, opening[0])
+        if not _within(both, lengths.longest):
+            break
+        first = both
+        del opening[0]
+    yield replace(first, ends=True)
+    yield from opening
+    yield from parts
 
 
 def _fit(sentence: str, count_tokens: CountTokens, lengths: _Lengths) -> Iterator[_Segment]:
@@ -189,6 +218,8 @@ def _merge(parts: Iterable[_Segment], lengths: _Lengths) -> Iterator[str]:
 
 
 def _belongs(segment: _Segment, part: _Segment, lengths: _Lengths) -> bool:
+    if segment.ends:
+        return False
     both = _joined(segment, part)
     if _within(both, lengths.target):
         return True

@@ -7,8 +7,8 @@ silent, and 5 ms at either end are faded so that a join can't click.
 
 The pieces are chosen to fit behind the prompt into the model's longest input. One that turns out
 longer than expected is cut and spoken again, so that no text is lost. The text is read as it is
-spoken, so that a book's first sentence is heard as soon as a lone one; the pauses in it are silence
-between pieces.
+spoken and the first piece of a long one is short, so that a book's first sentence is heard as soon
+as a lone one. The pauses in a text are silence between pieces.
 """
 
 from __future__ import annotations
@@ -231,9 +231,11 @@ class _Run:
                     self._read_characters += len(item.text)
                     yield item.text
 
+        soon = True  # the first piece, until there is one
         while True:
-            for part in merge_sentences(sentences(), self._count, longest=longest):
+            for part in merge_sentences(sentences(), self._count, longest=longest, soon=soon):
                 yield _Piece(part, self._encode(part))
+                soon = False
             if not pauses:
                 return
             yield pauses.pop()

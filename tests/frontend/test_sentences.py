@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from support.places import DATA
 from cosyvoice_cpu.checkpoint.synthetic_text import write_text_tokenizer
 from cosyvoice_cpu.frontend import TextTokenizer, split_sentences
 from cosyvoice_cpu.frontend.sentence_ends import find_sentences
-from cosyvoice_cpu.frontend.sentences import LONGEST_CHARACTERS
+from cosyvoice_cpu.frontend.sentences import LONGEST_CHARACTERS, few_blanks, merge_sentences
 from cosyvoice_cpu.frontend.writing_systems import MARK, has_speech
 from cosyvoice_cpu.generations import generation_named
 
@@ -232,3 +233,32 @@ def test_time_grows_with_the_text_and_not_its_square(unit: str) -> None:
         return time.perf_counter() - start
 
     assert seconds(100_000) < 5  # 0.05 to 0.5 s; a quadratic step would need minutes
+
+
+def test_a_long_text_that_is_wanted_soon_opens_with_a_sentence_alone() -> None:
+    sentences = ["It was a day. ", "Nobody was there then, or so they said. "] * 10
+    segments = list(merge_sentences(sentences, len, soon=True))
+    assert segments[0] == "It was a day."
+    assert len(segments[1]) > 60
+    short = sentences[:2]
+    assert list(merge_sentences(short, len, soon=True)) == split_sentences("".join(short), len)
+
+
+def test_segments_come_before_the_text_has_ended() -> None:
+    seen: list[int] = []
+
+    def sentences() -> Iterator[str]:
+        for number in range(1000):
+            seen.append(number)
+            yield "Nobody was there then, or so they said. "
+
+    next(merge_sentences(sentences(), len))
+    assert len(seen) < 10
+
+
+@settings(max_examples=200)
+@given(TEXTS)
+def test_soon_loses_nothing_and_keeps_the_bounds(text: str) -> None:
+    segments = list(merge_sentences(find_sentences(few_blanks(text)), len, soon=True))
+    assert squash("".join(segments)) == squash(text)
+    assert all(0 < len(segment) <= 120 for segment in segments)
