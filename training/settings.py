@@ -22,7 +22,7 @@ SETTINGS: dict[str, Settings] = {
         steps=1600, peak_rate=2e-4, betas=(0.8, 0.99), average=0.995, evaluate_every=400
     ),
     "vocoder_adversarial": Settings(
-        steps=4500,
+        steps=9000,
         peak_rate=2e-4,
         warmup=50,
         floor=0.02,

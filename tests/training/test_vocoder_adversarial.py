@@ -14,7 +14,12 @@ from training.discriminators import feature_loss, generator_loss
 from training.flow import Flow
 from training.token_ids import TokenCorpus
 from training.trainer import Settings, train
-from training.vocoder_adversarial import MelLoss, VocoderAdversarialTask, phase_loss
+from training.vocoder_adversarial import (
+    HarmonicLoss,
+    MelLoss,
+    VocoderAdversarialTask,
+    phase_loss,
+)
 from training.vocoder_tuning import generate_mels
 
 SETTINGS = Settings(
@@ -37,14 +42,22 @@ def make_task(folder, token_folder, tmp_path, monkeypatch):
     return make
 
 
-def test_mel_and_phase_losses_are_zero_for_the_same_signal_and_grow_with_noise():
+def test_spectral_losses_are_zero_for_the_same_signal_and_grow_with_noise():
     torch.manual_seed(0)
     signal, noise = torch.randn(2, 1, 9600)
-    for loss in (MelLoss(), phase_loss):
+    for loss in (MelLoss(), HarmonicLoss(), phase_loss):
         same, near, far = (float(loss(signal + level * noise, signal)) for level in (0, 0.1, 1))
         assert same == 0.0
         assert near < far
     assert float(phase_loss(noise, signal)) > 1.0
+
+
+def test_noise_between_harmonics_costs_more_than_as_much_above_the_band():
+    time = torch.arange(9600) / 24000
+    voice = sum(torch.sin(2 * torch.pi * 200 * k * time) / k for k in range(1, 25))[None]
+    between, above = (0.05 * torch.sin(2 * torch.pi * hz * time) for hz in (2100.0, 8100.0))
+    loss = HarmonicLoss()
+    assert float(loss(voice + between, voice)) > 4 * float(loss(voice + above, voice))
 
 
 def test_asking_the_discriminators_once_gives_the_gradient_of_asking_them_twice(make_task):
@@ -53,6 +66,7 @@ def test_asking_the_discriminators_once_gives_the_gradient_of_asking_them_twice(
     leaf = made.detach().requires_grad_()
     whole = (
         stage.MEL * MelLoss()(leaf, recorded)
+        + stage.HARMONICS * HarmonicLoss()(leaf, recorded)
         + stage.PHASE * phase_loss(leaf, recorded)
         + stage.ADVERSARIAL * generator_loss(task.discriminators(leaf))
         + stage.FEATURES * feature_loss(task.discriminators(recorded), task.discriminators(leaf))
@@ -61,7 +75,8 @@ def test_asking_the_discriminators_once_gives_the_gradient_of_asking_them_twice(
     task._pair = lambda rng, step: (leaf, recorded)
     total = task.losses(np.random.default_rng(1), step=stage.RAMP)["total"]
     (got,) = torch.autograd.grad(total, leaf)
-    assert torch.allclose(got, want, rtol=1e-3, atol=1e-6 * float(want.abs().max()))
+    # The discriminators compute in bfloat16, whose sums differ from one graph to another.
+    assert float((got - want).norm()) < 0.02 * float(want.norm())
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_networks(make_task, tmp_path, monkeypatch):
@@ -83,4 +98,6 @@ def test_a_run_that_was_interrupted_ends_with_the_same_networks(make_task, tmp_p
         ours, theirs = (getattr(task, name).parameters() for task in (whole, resumed))
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     curve = [json.loads(line) for line in (tmp_path / "whole/curve.jsonl").open()]
-    assert {"deceived", "features", "discriminators", "mel", "phase"} <= curve[0].keys()
+    assert {"deceived", "features", "discriminators", "mel", "harmonics", "phase"} <= curve[
+        0
+    ].keys()
