@@ -1,13 +1,15 @@
 """The header of a safetensors file, read strictly; the tensors stay on the disk.
 
 A name that is given twice means the first tensor to one reader and the last to another, so it is
-refused, as are tensors outside the file.
+refused, as are tensors outside the file, of another size than their shape, over one another, or
+with gaps between them: what the format's own library refuses.
 Source: the format's description, github.com/huggingface/safetensors.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,13 @@ from cosyvoice_cpu.bundle.strict_json import parse_json
 
 METADATA = "__metadata__"  # the format's own name for it
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+_MOST_AXES = 64
+_BITS = {  # of a number of each type that the format knows
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
+    **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),
+    **dict.fromkeys(("I32", "U32", "F32"), 32),
+    **dict.fromkeys(("I64", "U64", "F64", "C64"), 64),
+}
 
 
 @dataclass(frozen=True)
@@ -53,9 +62,39 @@ def parse_header(file: BinaryIO, size: int) -> Header:
     metadata = entries.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("its metadata are no table of texts")
-    for name, entry in entries.items():
-        _check_place(name, entry, size - 8 - length)
+    data = size - 8 - length
+    _check_places([_place(name, entry, data) for name, entry in entries.items()], data)
     return Header(entries, metadata, 8 + length)
+
+
+def _place(name: str, entry: Any, size: int) -> tuple[int, int, str]:
+    """Where in `size` bytes a tensor begins and ends, and its name. Raises: ValueError."""
+    place = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not isinstance(place, list) or [type(n) for n in place] != [int, int]:
+        raise ValueError(f"the tensor {name!r:.200} has no place")
+    if not 0 <= place[0] <= place[1] <= size:
+        raise ValueError(f"the tensor {name!r:.200} is outside the file")
+    if entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f"the tensor {name!r:.200} has not exactly type, shape and place")
+    bits, shape = _BITS.get(str(entry["dtype"])), entry["shape"]
+    if bits is None:
+        raise ValueError(f"the tensor {name!r:.200} is of the unknown type {entry['dtype']!r:.80}")
+    if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"the tensor {name!r:.200} has no shape")
+    if len(shape) > _MOST_AXES or math.prod(shape) * bits != (place[1] - place[0]) * 8:
+        raise ValueError(f"the tensor {name!r:.200} has a place of another size than its shape")
+    return place[0], place[1], name
+
+
+def _check_places(places: list[tuple[int, int, str]], size: int) -> None:
+    """Raises: ValueError unless the tensors fill the `size` bytes, each byte once."""
+    position = 0
+    for start, end, name in sorted(places):
+        if start != position:
+            raise ValueError(f"the tensor {name!r:.200} overlaps another, or leaves a gap")
+        position = end
+    if position != size:
+        raise ValueError("it has bytes that belong to no tensor")
 
 
 def with_sorted_metadata(content: bytes) -> bytes:
@@ -69,11 +108,3 @@ def with_sorted_metadata(content: bytes) -> bytes:
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + content[start:]
-
-
-def _check_place(name: str, entry: Any, size: int) -> None:
-    places = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if not isinstance(places, list) or [type(place) for place in places] != [int, int]:
-        raise ValueError(f"the tensor {name!r:.200} has no place")
-    if not 0 <= places[0] <= places[1] <= size:
-        raise ValueError(f"the tensor {name!r:.200} is outside the file")

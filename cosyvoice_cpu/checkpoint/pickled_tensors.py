@@ -140,7 +140,7 @@ class _Machine:
             case "_rebuild_tensor_v2":
                 return self.tensor(_strided(arguments))
             case "_rebuild_parameter":
-                return arguments[0]
+                return _parameter(*arguments)
             case "_rebuild_tensor_v3":
                 return self.tensor(OtherTensor(f"stored as {arguments[6].name}, not as floats"))
         if name.module == "torch._utils":
@@ -179,11 +179,21 @@ class _Machine:
             raise PythonObjectsError("an object's attributes")
 
 
+def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Any:
+    """The tensor of a parameter."""
+    plain = (dict, list, tuple, str, int, float, Storage, _Name, type(None))
+    if isinstance(data, plain) or type(requires_grad) is not bool or not isinstance(hooks, dict):
+        raise MalformedPickleError("a parameter is made in another way than torch.save writes")
+    return data
+
+
 def _strided(arguments: tuple[Any, ...]) -> Strided | OtherTensor:
-    storage, offset, shape, stride, *rest = arguments
+    storage, offset, shape, stride, requires_grad, hooks, *metadata = arguments
+    if type(requires_grad) is not bool or not isinstance(hooks, dict) or len(metadata) > 1:
+        raise MalformedPickleError("a tensor is made in another way than torch.save writes")
     if not isinstance(storage, Storage) or type(offset) is not int or offset < 0:
         raise MalformedPickleError("a tensor has no storage")
-    if len(rest) > 2 and rest[2]:  # conjugate or negative view
+    if any(metadata):  # conjugate or negative view
         return OtherTensor(_NOT_DENSE)
     return Strided(storage, offset, _numbers(shape), _numbers(stride))
 

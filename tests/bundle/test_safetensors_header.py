@@ -54,6 +54,18 @@ def test_the_header_says_where_each_tensor_lies(tmp_path: Path) -> None:
         (with_header(lambda h: h.replace("[0,24]", "[-1,24]")), "'a' is outside the file"),
         (with_header(lambda h: h.replace("[0,24]", "[0,24.0]")), "'a' has no place"),
         (with_header(lambda h: json.dumps({"a": 1})), "'a' has no place"),
+        (with_header(lambda h: h.replace("[0,24]", "[0,20]")), "of another size than its shape"),
+        (with_header(lambda h: h.replace("[2,3]", "[2,-3]")), "'a' has no shape"),
+        (with_header(lambda h: h.replace("[2,3]", "[2,3.0]")), "'a' has no shape"),
+        (with_header(lambda h: h.replace("[2,3]", "[1e400]")), "'a' has no shape"),
+        (with_header(lambda h: h.replace("[2,3]", '"23"')), "'a' has no shape"),
+        (with_header(lambda h: h.replace("[2,3]", "[" + "1," * 99 + "6]")), "of another size"),
+        (with_header(lambda h: h.replace('"F32"', '"F31"')), "of the unknown type 'F31'"),
+        (with_header(lambda h: h.replace('"F32"', "[1]")), "of the unknown type [1]"),
+        (with_header(lambda h: h.replace('"F32"', '"F32","x":1')), "not exactly type, shape"),
+        (with_header(lambda h: h.replace('"dtype":"F32",', "")), "not exactly type, shape"),
+        (with_header(lambda h: h.replace("[24,24]", "[8,8]")), "overlaps another, or leaves a gap"),
+        (save(TENSORS) + b"more", "it has bytes that belong to no tensor"),
     ],
 )
 def test_a_header_that_readers_could_misread_is_refused(

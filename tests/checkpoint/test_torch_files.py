@@ -164,6 +164,29 @@ def test_a_program_that_is_no_state_dict_is_refused_and_not_followed(
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\x89c", b"Nc"),  # requires_grad
+        (b"\x89c", b"K\x05c"),
+        (b"ccollections\nOrderedDict\nq\n)R", b"N"),  # hooks
+        (b"tq\x0c", b"NNtq\x0c"),  # one argument more
+        (b"K\x04\x85q\x08", b"Nq\x08"),  # the shape
+        (b"K\x04\x85q\x08", b"J\xff\xff\xff\xff\x85q\x08"),
+        (b"K\x01\x85q\t", b")q\t"),  # the stride
+        (b"QK\x00", b"QM\xff\xff"),  # the offset
+        (b"QK\x00", b"QJ\xff\xff\xff\xff"),
+    ],
+)
+def test_a_tensor_made_in_another_way_than_torch_writes_is_refused(
+    tmp_path: Path, old: bytes, new: bytes
+) -> None:
+    path = saved(tmp_path, {"a": torch.ones(4)})
+    good = entries_of(path)["a/data.pkl"]
+    assert old in good
+    refusal(program(path, good.replace(old, new)))
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"\x80\x02" + b"N" * (MAX_BYTES // 2) + b".",

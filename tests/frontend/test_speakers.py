@@ -192,7 +192,7 @@ def with_header(content: bytes, change: Callable[[str], str]) -> bytes:
         (lambda c: b"RIFF" + c, "no speaker file: its header is too long"),
         (lambda c: c + bytes(5 << 20), "exceeds 4 MB"),
         (lambda c: with_header(c, lambda h: "[]"), "no speaker file: its header is no table"),
-        (lambda c: with_header(c, lambda h: "{}"), "is no speaker file"),
+        (lambda c: with_header(c, lambda h: "{}"), "no speaker file"),
         (lambda c: with_header(c, lambda h: "[" * 50000), "no speaker file: its header is not"),
         (
             lambda c: with_header(c, lambda h: h.replace('"name"', '"transcript"')),

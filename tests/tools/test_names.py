@@ -34,4 +34,4 @@ def test_every_program_is_described_without_being_run(
             assert ended.value.code == 0
             assert "usage: " in capsys.readouterr().out
         else:
-            assert path.stem in {*WITHOUT_OPTIONS, "__init__", "failures"}
+            assert path.stem in {*WITHOUT_OPTIONS, "__init__", "failures", "fuzzed_readers"}
