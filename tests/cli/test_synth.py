@@ -196,6 +196,8 @@ def test_a_bundle_without_speakers_says_how_to_make_one(tiny_bundle: Path, tmp_p
         (("a\x01b",), 1, "the text holds the control character U+0001 at position 1"),
         (("caf\udce9",), 1, "the text is not UTF-8 at position 3"),
         ((), 2, "there is no text to speak"),
+        (("Hi", "--language", "english"), 2, "'english' is no language code"),
+        (("Hi", "--lexicon", "none.txt"), 1, "none.txt can't be read (No such file or directory)"),
         (("Hi", "--text-file", "x.txt"), 2, "TEXT and --text-file are both given"),
         (("Hi", "--audio", "c.wav", "--speaker", "a"), 2, "--speaker and --audio are both given"),
         (("Hi", "--transcript", "x"), 2, "--transcript belongs to --audio, which is missing"),
@@ -272,6 +274,29 @@ def test_an_output_that_can_t_be_is_refused_before_the_work(
     outcome = call("synth", "Hi", "--output", output, "--bundle", "no-such-bundle")
     assert outcome.code == code
     assert outcome.stderr.splitlines()[0] == f"error: {error}"
+
+
+def test_the_text_is_shown_as_the_model_would_get_it(voice: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("SQL\tsequel\n", encoding="utf-8")
+    arguments = ("synth", "# SQL\nHi [laugh] there. [pause 500ms] Bye.", "--bundle", voice)
+    options = ("--lexicon", tmp_path / "words.txt", "--show-text")
+    outcome = call(*arguments, *options)
+    assert outcome.code == 0
+    assert outcome.stdout == "sequel. Hi [laugh] there.\n[pause 500ms]\nBye.\n"
+    assert outcome.stderr.startswith("warning: [laugh] is no mark of this model")
+    shown = json.loads(call(*arguments, *options, "--json").stdout)
+    assert shown["pieces"] == ["sequel. Hi [laugh] there.", "[pause 500ms]", "Bye."]
+    assert len(shown["warnings"]) == 1
+    plain = call("synth", "# **Hi**", "--bundle", voice, "--show-text", "--no-markup")
+    assert plain.stdout == "# **Hi**\n"
+
+
+def test_without_an_output_there_is_nothing_to_do(voice: Path) -> None:
+    outcome = call("synth", "Hi", "--bundle", voice)
+    assert outcome.code == 2
+    assert outcome.stderr == lines(
+        "there is no --output", "name a file, or - for stdout, or --show-text"
+    )
 
 
 def test_json_and_audio_can_t_share_stdout(voice: Path) -> None:

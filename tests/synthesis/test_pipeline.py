@@ -8,6 +8,7 @@ from support.table_stages import TableStages
 
 from cosyvoice_cpu.decoding.length_guard import attempt_seed, find_trouble
 from cosyvoice_cpu.errors import SynthesisError, TextError
+from cosyvoice_cpu.frontend.reading import Note, Pause, Sentence
 from cosyvoice_cpu.synthesis.audio import join
 from cosyvoice_cpu.synthesis.pipeline import Pipeline, Request
 from cosyvoice_cpu.synthesis.prompts import Prompt
@@ -344,3 +345,60 @@ def test_attempt_seeds_are_stable_and_distinct():
     }
     assert len(seeds) == 4 * 6 * 3
     assert attempt_seed(0, 0, 0) == 2635072618980576772
+
+
+def read_items(*items):
+    """A reader that gives `items` for any text."""
+    return lambda text: iter(items)
+
+
+def test_a_pause_is_that_much_silence_between_two_pieces():
+    stages = TableStages(stop_bias=4.0)
+    read = read_items(Pause(0.25), Sentence("One two."), Pause(1.0), Sentence(" Three four."))
+    parts = speak(stages, request("...", read=read, speed=2.0))
+    assert [len(part.samples) for part in parts[::2]] == [6000, 24000]
+    assert all(not part.samples.any() for part in parts[::2])
+    assert [call["text_ids"] for call in stages.lm_calls] == [
+        encode("One two."),
+        encode("Three four."),
+    ]
+    report = join(parts).report
+    assert report is not None
+    assert (report.sentences, report.retries) == (2, 0)
+
+
+def test_pauses_alone_are_nothing_to_speak():
+    with pytest.raises(TextError, match="nothing to speak"):
+        speak(TableStages(), request("[pause 1s]", read=read_items(Pause(1.0))))
+
+
+def test_notes_of_the_reader_are_warnings_of_the_report():
+    read = read_items(Note("mind the mark"), Sentence("One two."), Note("and the end"))
+    (audio,) = speak(TableStages(stop_bias=4.0), request("...", read=read))
+    assert audio.report is not None
+    assert audio.report.warnings == ("mind the mark", "and the end")
+
+
+def test_a_text_is_read_no_further_than_it_is_spoken():
+    read: list[int] = []
+
+    def sentences(text):
+        for number in range(1000):
+            read.append(number)
+            yield Sentence(f"Sentence {number} {'of ' * 68}all. ")
+
+    stream = Pipeline(TableStages(stop_bias=4.0), encode).speak(request("...", read=sentences))
+    next(stream)
+    assert len(read) < 10
+
+
+def test_what_is_shown_is_what_is_spoken():
+    stages = TableStages(stop_bias=4.0)
+    wish = request(f"{FIRST} {SECOND}", read=read_items(
+        Sentence(FIRST), Note("a note"), Pause(0.5), Sentence(SECOND)
+    ))  # fmt: skip
+    shown = list(Pipeline(stages, encode).show(wish))
+    assert stages.lm_calls == []
+    assert shown == [Note("a note"), FIRST, Pause(0.5), SECOND]
+    speak(stages, wish)
+    assert [call["text_ids"] for call in stages.lm_calls] == [encode(FIRST), encode(SECOND)]

@@ -8,7 +8,8 @@ import pytest
 from support.table_stages import GENERATION, Anna
 
 from cosyvoice_cpu.decoding.solver import cosine_preset
-from cosyvoice_cpu.errors import SpeakerError, UsageError
+from cosyvoice_cpu.errors import SpeakerError, TextError, UsageError
+from cosyvoice_cpu.frontend.reading import Pause
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 from cosyvoice_cpu.synthesis.audio import join
 from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
@@ -176,3 +177,48 @@ def test_a_wrong_request_is_refused_by_the_call_not_by_the_first_piece(
 def test_an_unknown_speaker_is_named(synthesizer):
     with pytest.raises(SpeakerError, match="no speaker 'bob'"):
         synthesizer.speak("Hello.", "bob")
+
+
+@pytest.mark.parametrize(
+    "mark", ["<endofprompt>", "<|EndOfPrompt|>", "< |end of prompt| >", "[end_of_prompt]"]
+)
+def test_a_misspelled_end_of_prompt_is_treated_as_the_true_one(
+    synthesizer, stages, tokenizer, mark
+):
+    own = "You are a helpful assistant."
+    with pytest.raises(TextError, match=r"holds '<\|endofprompt\|>'"):
+        synthesizer.speak(f"{own}{mark}Hello there.")
+    synthesizer.speak(f"{own}{mark}Hello there.", mode="cross-lingual")
+    synthesizer.speak("Hello there.", instruct=f"Softly.{mark}")
+    cross, instruct = stages.lm_calls
+    assert cross["prompt_text_ids"] == tokenizer.encode(f"{own}<|endofprompt|>")
+    assert instruct["prompt_text_ids"] == tokenizer.encode(f"{own} Softly.<|endofprompt|>")
+    assert cross["text_ids"] == tokenizer.encode("Hello there.")
+
+
+def test_both_apostrophes_give_the_same_ids_and_audio(synthesizer, stages):
+    first, second = (synthesizer.speak(f"I don{mark}t know.") for mark in "'\u2019")
+    assert np.array_equal(first.samples, second.samples)
+    assert stages.lm_calls[0]["text_ids"] == stages.lm_calls[1]["text_ids"]
+
+
+def test_language_lexicon_and_markup_reach_the_reader(synthesizer):
+    def shown(text, **options):
+        return list(synthesizer.show(text, **options))
+
+    pytest.importorskip("wetext")
+    assert shown("Der Bus kommt in 25 Minuten.", language="en")[0].endswith("five Minuten.")
+    assert shown("**SQL**", lexicon={"SQL": "sequel"}) == ["sequel"]
+    assert shown("**SQL**", markup=False, normalize=False) == ["**SQL**"]
+    assert shown("One. [pause 500ms] Two.") == ["One.", Pause(0.5), "Two."]
+    with pytest.raises(UsageError, match="is no language code"):
+        shown("Hi", language="english")
+    with pytest.raises(TextError, match="is no mark of this model"):
+        shown("Hi", lexicon={"a": "[QQ]"})
+
+
+def test_an_unknown_mark_is_a_warning_of_the_audio(synthesizer):
+    audio = synthesizer.speak("That is funny. [laugh] Really.")
+    assert audio.report is not None
+    assert audio.report.warnings[0].startswith("[laugh] is no mark of this model")
+    assert "[laughter]" in audio.report.warnings[0]

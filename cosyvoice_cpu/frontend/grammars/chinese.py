@@ -89,30 +89,22 @@ def cardinal(written: str) -> str:
 
 
 def _whole(number: str) -> str:
-    if not number:
-        return "零"
+    """Digits without leading zeros; beyond 16 of them one by one."""
     if len(number) > 16:
         return number.translate(_BY_DIGIT)
-    words = ""
-    groups = [number[max(0, end - 4) : end] for end in range(len(number), 0, -4)]
-    for power in range(len(groups) - 1, -1, -1):
-        group = groups[power]
-        if int(group):
-            words += _group(group, leading=not words) + ("", "万", "亿", "万亿")[power]
-        elif power == 2 and words:
-            words += "亿"
-    return words.replace("一十", "十", 1) if words.startswith("一十") else words
+    words = _places(number) or "零"
+    return words.removeprefix("一") if words.startswith("一十") else words
 
 
-def _group(group: str, *, leading: bool) -> str:
-    words, zero = "", False
-    for digit, place in zip(group.rjust(4, "0"), "千百十 ", strict=True):
-        if digit == "0":
-            zero = zero or bool(words) or not leading
-            continue
-        words += "零" * zero + DIGITS[int(digit)] + place.strip()
-        zero = False
-    return words
+def _places(number: str) -> str:
+    """The number, with 一十 for ten; "" for zero."""
+    number = number.lstrip("0")
+    for digits, scale in ((8, "亿"), (4, "万"), (3, "千"), (2, "百"), (1, "十")):
+        if len(number) > digits:
+            head, tail = number[:-digits], number[-digits:]
+            zero = "零" if tail.startswith("0") and tail.strip("0") else ""
+            return _places(head) + scale + zero + _places(tail)
+    return DIGITS[int(number)] if number else ""
 
 
 def _with_commas(found: re.Match[str]) -> str:
