@@ -18,15 +18,15 @@ from cosyvoice_cpu._version import __version__
 # imported, and upload events. The variable is read at that import, whichever module makes it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["Audio", "Synthesizer", "__version__"]
+__all__ = ["Audio", "Speaker", "Synthesizer", "__version__"]
 
 if TYPE_CHECKING:
-    from cosyvoice_cpu.synthesis.synthesizer import Audio, Synthesizer
+    from cosyvoice_cpu.synthesis.synthesizer import Audio, Speaker, Synthesizer
 
 
 def __getattr__(name: str) -> Any:
     # Deferred: `cosyvoice-cpu --help` should not wait for ONNX Runtime.
-    if name in {"Audio", "Synthesizer"}:
+    if name in {"Audio", "Speaker", "Synthesizer"}:
         from cosyvoice_cpu.synthesis import synthesizer
 
         return getattr(synthesizer, name)

@@ -6,9 +6,9 @@ It stands here and not in `frontend` because it needs torch, and the reader of t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +25,26 @@ from cosyvoice_cpu.frontend.speakers import (
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 
 LARGEST_FILE = 1 << 30  # bytes; an entry of 30 s has half a megabyte
+# What an entry has, under the original's names and those of async_cosyvoice and older versions.
+_NAMES: Final = {
+    "embedding": ("flow_embedding", "embedding"),
+    "tokens": ("flow_prompt_speech_token", "speech_token"),
+    "mel": ("prompt_speech_feat", "speech_feat"),
+    "text": ("prompt_text", "prompt_text_token"),
+}
+_ROUNDING = 2  # tokens; each program rounds the ends of a clip in its own way
 _HINT = "give the spk2info.pt of a CosyVoice checkpoint, or one that save_spkinfo wrote"
 
 
 def import_spk2info(
     path: str | Path, *, tokenizer: TextTokenizer, spec: PromptSpec
 ) -> list[Speaker]:
-    """The speakers of `path`, of both kinds that the original writes.
+    """The speakers of `path`, of the kinds that the original and programs around it write.
 
     An entry of `add_zero_shot_spk` has tokens, mel and prompt text, from whose ids the system
-    prefix is taken off and the transcript decoded; an entry for `inference_sft` is an embedding
-    alone. Characters that a speaker's name may not have become `_`.
+    prefix is taken off and the transcript decoded. With `embedding` beside them, as people add it
+    for `inference_sft`, it is the same speaker. An entry of `embedding` without tokens and mel is
+    an embedding alone. Characters that a speaker's name may not have become `_`.
     Raises: SpeakerError naming file and entry, MissingExtraError without torch.
     Source: CosyVoice cosyvoice/cli/cosyvoice.py, `add_zero_shot_spk`, `save_spkinfo`.
     """
@@ -72,19 +81,13 @@ def _load(path: Path) -> Mapping[Any, Any]:
 def _speaker(
     where: str, key: str, entry: Mapping[str, Any], tokenizer: TextTokenizer, spec: PromptSpec
 ) -> Speaker:
-    if "embedding" in entry:  # for inference_sft
-        embedding = _array(where, entry, "embedding", np.float32)
+    names = {field: _present(entry, names) for field, names in _NAMES.items()}
+    embedding = _array(where, entry, names["embedding"] or "flow_embedding", np.float32)
+    if names["embedding"] == "embedding" and names["tokens"] is names["mel"] is None:
         ids, tokens, mel = [], np.zeros(0, np.int32), np.zeros((0, spec.mel.num_mels), np.float32)
     else:
-        embedding = _array(where, entry, "flow_embedding", np.float32)
-        ids = _transcript_ids(where, entry, tokenizer)
-        tokens = _array(where, entry, "flow_prompt_speech_token", np.int32).reshape(-1)
-        mel = _array(where, entry, "prompt_speech_feat", np.float32)
-        shape = list(mel.shape)
-        if len(shape) != 3 or shape[0] != 1 or shape[2] != spec.mel.num_mels:
-            raise SpeakerError(f"{where}: prompt_speech_feat has shape {shape}", _HINT)
-        count = min(spec.audio.tokens_within(mel.shape[1]), tokens.size)
-        tokens, mel = tokens[:count], mel[0, : spec.audio.frames_of(count)]
+        ids = _transcript_ids(where, entry, names["text"], tokenizer)
+        tokens, mel = _prompt(where, entry, names, spec)
     return Speaker(
         name=check_name(re.sub(r"[^\w.-]|^[.-]", "_", key.strip())[:LONGEST_NAME]),
         generation=spec.generation,
@@ -96,11 +99,46 @@ def _speaker(
     )
 
 
-def _transcript_ids(where: str, entry: Mapping[str, Any], tokenizer: TextTokenizer) -> list[int]:
+def _present(entry: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """The first of `names` that the entry has a value for."""
+    return next((name for name in names if entry.get(name) is not None), None)
+
+
+def _prompt(
+    where: str, entry: Mapping[str, Any], names: Mapping[str, str | None], spec: PromptSpec
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Speech tokens [N] and mel [frames of N, 80], cut to one another.
+
+    Raises: SpeakerError if one is missing, or they differ by more than what rounding explains.
+    """
+    token_name = names["tokens"] or _NAMES["tokens"][0]
+    mel_name = names["mel"] or _NAMES["mel"][0]
+    tokens = _array(where, entry, token_name, np.int32).reshape(-1)
+    mel = _array(where, entry, mel_name, np.float32)
+    shape = list(mel.shape)
+    if len(shape) != 3 or shape[0] != 1 or shape[2] != spec.mel.num_mels:
+        raise SpeakerError(f"{where}: {mel_name} has shape {shape}", _HINT)
+    expected = spec.audio.frames_of(tokens.size)
+    if abs(shape[1] - expected) > spec.audio.frames_of(_ROUNDING):
+        raise SpeakerError(
+            f"{where}: {tokens.size} speech tokens and {shape[1]} mel frames disagree; expected"
+            f" {expected} frames",
+            "make the speaker anew, from one clip: with cache-speaker, or with add_zero_shot_spk",
+        )
+    count = min(spec.audio.tokens_within(shape[1]), tokens.size)
+    return tokens[:count], mel[0, : spec.audio.frames_of(count)]
+
+
+def _transcript_ids(
+    where: str, entry: Mapping[str, Any], name: str | None, tokenizer: TextTokenizer
+) -> list[int]:
     """Ids behind the end-of-prompt mark, or all where there is none."""
-    if "prompt_text" not in entry:
+    if name is None:
         return []
-    ids = [int(number) for number in _array(where, entry, "prompt_text", np.int32).reshape(-1)]
+    if isinstance(entry[name], str):
+        ids = tokenizer.encode(entry[name])
+    else:
+        ids = [int(number) for number in _array(where, entry, name, np.int32).reshape(-1)]
     if tokenizer.end_of_prompt_id in ids:
         ids = ids[ids.index(tokenizer.end_of_prompt_id) + 1 :]
     if wrong := [number for number in ids if not 0 <= number < tokenizer.vocabulary_size]:

@@ -10,6 +10,7 @@ import typer
 from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption
 
 if TYPE_CHECKING:
+    from cosyvoice_cpu.frontend.clip import Clip
     from cosyvoice_cpu.frontend.speakers import Speaker
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
@@ -23,7 +24,10 @@ def cache_speaker(
         Path | None,
         typer.Option(
             metavar="CLIP",
-            help="WAV, FLAC, OGG or MP3 of 16 kHz or more: 3 to 10 seconds of speech, at most 30.",
+            help=(
+                "WAV, FLAC, OGG or MP3, with extra clips also M4A or WebM, of 16 kHz or more: 3 to"
+                " 10 seconds of speech, at most 30."
+            ),
         ),
     ] = None,
     transcript: Annotated[
@@ -63,10 +67,15 @@ def cache_speaker(
     Example: cosyvoice-cpu cache-speaker voice/ anna --audio anna.wav --transcript "What she says."
     """
     from cosyvoice_cpu.cli.text_input import check_characters
+    from cosyvoice_cpu.frontend.clip import read_clip
+    from cosyvoice_cpu.frontend.speakers import check_name
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
     check_characters(transcript or "", "the transcript")
     _check_options(name, audio, transcript, trim, list_all, remove, import_file)
+    if name is not None:
+        check_name(name)
+    clip = None if audio is None else read_clip(audio, trim=trim)
     stages = BundleStages.load(bundle)
     if list_all:
         _print_list(stages, speakers, json)
@@ -74,8 +83,8 @@ def cache_speaker(
         _remove(stages, name or "", speakers, json)
     elif import_file is not None:
         _import(stages, import_file, speakers, overwrite, json)
-    elif audio is not None:
-        _make(stages, name or "", audio, transcript or "", trim, speakers, overwrite, json)
+    elif clip is not None:
+        _make(stages, name or "", clip, transcript or "", trim, speakers, overwrite, json)
 
 
 def _check_options(
@@ -113,7 +122,7 @@ def _check_options(
 def _make(
     stages: BundleStages,
     name: str,
-    audio: Path,
+    clip: Clip,
     transcript: str,
     trim: bool,
     speakers: Path | None,
@@ -123,7 +132,7 @@ def _make(
     from cosyvoice_cpu.cli.messages import print_json, warn
     from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 
-    prepared = speaker_from_clip(stages.bundle, name, audio, transcript, trim=trim)
+    prepared = speaker_from_clip(stages.bundle, name, clip, transcript, trim=trim)
     path = _add(stages, [prepared.speaker], speakers, overwrite)[0]
     report = prepared.report
     for warning in report.warnings:

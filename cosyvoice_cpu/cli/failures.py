@@ -64,6 +64,7 @@ class FailureLines(TyperGroup):
             raise typer.Exit(FAILED) from error
         except Exception as error:
             if type(error).__module__.startswith(("typer.", "click.")):
+                _hint_at_dashes(error)
                 raise  # wrong usage, exits and aborts
             if type(error).__module__.startswith("onnxruntime."):
                 _show_traceback(ctx)
@@ -76,6 +77,12 @@ class FailureLines(TyperGroup):
             hint = "" if ctx.params.get("debug") else "run again with --debug and report the output"
             report(CosyVoiceError(f"internal error, {type(error).__name__}: {error}", hint))
             raise typer.Exit(FAILED) from error
+
+
+def _hint_at_dashes(error: Any) -> None:
+    """Say how a text like "-5 degrees" is told from an option, if no option looks like it."""
+    if type(error).__name__ == "NoSuchOption" and not error.possibilities:
+        error.message += "\nhint:  what begins with - and is no option goes behind --, at the end"
 
 
 def of_system(error: OSError) -> CosyVoiceError:

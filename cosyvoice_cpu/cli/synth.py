@@ -15,11 +15,23 @@ import typer
 from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption, ThreadsOption, TrustOption
 
 if TYPE_CHECKING:
+    from cosyvoice_cpu.frontend.clip import Clip
     from cosyvoice_cpu.frontend.speakers import Speaker
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.audio_files import AudioWriter
 
 STDOUT = Path("-")
+
+
+class Format(str, Enum):
+    """Of audio; the names that `--output`'s suffixes have."""
+
+    wav = "wav"
+    flac = "flac"
+    ogg = "ogg"
+    opus = "opus"
+    mp3 = "mp3"
+    pcm = "pcm"
 
 
 class Mode(str, Enum):
@@ -73,6 +85,20 @@ def synth(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides every random draw.")] = 0,
     speed: Annotated[float, typer.Option(metavar="X", help="0.5 to 2; above 1 is faster.")] = 1.0,
+    rate: Annotated[
+        int | None,
+        typer.Option(metavar="HZ", help="Sample rate of the audio; by default the model's."),
+    ] = None,
+    loudness: Annotated[
+        float | None,
+        typer.Option(metavar="LUFS", help="Bring the speech to this loudness, as -16 or -23."),
+    ] = None,
+    audio_format: Annotated[
+        Format | None,
+        typer.Option(
+            "--format", help="Of the audio; by default by the suffix of --output, WAV on stdout."
+        ),
+    ] = None,
     language: Annotated[
         str | None,
         typer.Option(
@@ -111,35 +137,47 @@ def synth(
     from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
     from cosyvoice_cpu.cli.shown_text import print_text
     from cosyvoice_cpu.cli.text_input import check_characters, text_to_speak
+    from cosyvoice_cpu.frontend.clip import read_clip
     from cosyvoice_cpu.frontend.language import check_language
+    from cosyvoice_cpu.frontend.speakers import check_name
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+    from cosyvoice_cpu.synthesis.audio_files import check_format, format_of
+    from cosyvoice_cpu.synthesis.delivery import Delivery
     from cosyvoice_cpu.synthesis.report import Report
-    from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
+    from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, check_request
     from cosyvoice_cpu.system.memory import own_peak_mb
     from cosyvoice_cpu.system.threads import resolve_threads
 
     if not show_text:
-        output, audio_format = _checked_output(output, json, audio)
+        output = _checked_output(output, json, audio)
+        encoding = audio_format.value if audio_format else format_of(output)
+        if rate is not None:
+            check_format(encoding, rate)
     _check_options(speaker, audio, transcript)
     check_language(language)
+    chosen_mode = mode.value if mode else None
+    delivery = Delivery(rate, loudness)
+    check_request(seed=seed, speed=speed, mode=chosen_mode, instruct=instruct, delivery=delivery)
+    threads = resolve_threads(threads)
+    if speaker is not None:
+        check_name(speaker)
+    clip = None if audio is None else read_clip(audio)
     words = text_to_speak(text, text_file)
     check_characters(instruct or "", "the instruction")
     check_characters(transcript or "", "the transcript")
-    stages = BundleStages.load(
-        chosen_bundle(bundle), resolve_threads(threads), trust=trust, low_memory=low_memory
-    )
+    stages = BundleStages.load(chosen_bundle(bundle), threads, trust=trust, low_memory=low_memory)
     warnings: list[str] = []
     if stages.manifest.quality.forced:
         warnings.append(
             f"{stages.bundle_path} was written although its quality gate refused it "
             "(quantize --force)"
         )
-    voice = _voice(stages, speaker, speakers, audio, transcript, warnings)
+    voice = _voice(stages, speaker, speakers, clip, transcript, warnings)
     for warning in warnings:
         warn(warning)
     synthesizer = Synthesizer.of_bundle(stages)
     reading: dict[str, Any] = {
-        "mode": mode.value if mode else None,
+        "mode": chosen_mode,
         "instruct": instruct,
         "normalize": normalize,
         "markup": markup,
@@ -152,16 +190,19 @@ def synth(
     assert output is not None
     started = time.perf_counter()
     reports: list[Report] = []
+    sample_rate = rate or synthesizer.sample_rate
     with progress_bar() as bar:
         pieces = synthesizer.stream(
             words,
             voice,
             seed=seed,
             speed=speed,
+            rate=rate,
+            loudness=loudness,
             **reading,
             progress=lambda stage, done, seconds: bar(f"{stage}, {seconds:.0f} s of audio", done),
         )
-        with _opened(output, audio_format, synthesizer.sample_rate) as writer:
+        with _opened(output, encoding, sample_rate) as writer:
             for piece in pieces:
                 assert piece.report is not None
                 writer.write(piece.samples, last=piece.report.ends_text)
@@ -175,7 +216,7 @@ def synth(
         print_json(
             {
                 "output": str(output),
-                "sample_rate": synthesizer.sample_rate,
+                "sample_rate": sample_rate,
                 "seconds_audio": report.seconds_audio,
                 "seconds_total": seconds_total,
                 "rtf": rtf,
@@ -198,13 +239,12 @@ def synth(
         )
 
 
-def _checked_output(output: Path | None, json: bool, audio: Path | None) -> tuple[Path, str]:
-    """`output` and its format, if it can be written: what would fail after the work only.
+def _checked_output(output: Path | None, json: bool, audio: Path | None) -> Path:
+    """`output`, if it can be written; what would only fail after the work is refused before it.
 
     Raises: UsageError, or OutputError if there is no folder for the output.
     """
     from cosyvoice_cpu.errors import OutputError, UsageError
-    from cosyvoice_cpu.synthesis.audio_files import format_of
 
     if output is None:
         raise UsageError("there is no --output", "name a file, or - for stdout, or --show-text")
@@ -217,8 +257,7 @@ def _checked_output(output: Path | None, json: bool, audio: Path | None) -> tupl
             raise UsageError(
                 "stdout is a terminal, not a place for audio", "pipe it, or name a file"
             )
-        return output, "wav"
-    audio_format = format_of(output)
+        return output
     if not os.path.isdir(output.parent):
         raise OutputError(
             f"{output} can't be written: there is no folder {output.parent}",
@@ -226,7 +265,7 @@ def _checked_output(output: Path | None, json: bool, audio: Path | None) -> tupl
         )
     if audio is not None and audio.exists() and output.exists() and output.samefile(audio):
         raise UsageError(f"{output} is the clip of --audio itself", "give another name")
-    return output, audio_format
+    return output
 
 
 def _check_options(speaker: str | None, audio: Path | None, transcript: str | None) -> None:
@@ -243,7 +282,7 @@ def _voice(
     stages: BundleStages,
     name: str | None,
     speakers: Path | None,
-    audio: Path | None,
+    clip: Clip | None,
     transcript: str | None,
     warnings: list[str],
 ) -> Speaker:
@@ -254,8 +293,8 @@ def _voice(
     from cosyvoice_cpu.frontend.speaker_folders import find_speaker, list_speakers
     from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 
-    if audio is not None:
-        prepared = speaker_from_clip(stages.bundle, "one-off", audio, transcript or "")
+    if clip is not None:
+        prepared = speaker_from_clip(stages.bundle, "one-off", clip, transcript or "")
         warnings += prepared.report.warnings
         return prepared.speaker
     folders = speaker_folders(stages.bundle, speakers)

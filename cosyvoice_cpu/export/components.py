@@ -195,10 +195,12 @@ def copy_front_end(
 ) -> dict[ComponentName, ComponentDraft]:
     """The official ONNX models and the text tokenizer's files, as they are.
 
+    But for the speaker encoder's pooling, where versions of ONNX Runtime differ (`pooling`).
     Raises: SpeakerError if a model's signature is not the official one or it does not run within
     limits, BundleError if it refers to other files, CheckpointError for a vocabulary that can't be
     read.
     """
+    from cosyvoice_cpu.export.pooling import copy_with_one_pooling_rule
     from cosyvoice_cpu.frontend.model_trial import try_models
     from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 
@@ -210,6 +212,7 @@ def copy_front_end(
     for path in (encoder, tokenizer):
         scan_onnx(path, {path.name: path.stat().st_size})  # before anything opens it
     try_models(encoder, tokenizer)
+    copy_with_one_pooling_rule(checkpoint.path(generation.speaker_encoder_file), encoder)
     for name in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         source = checkpoint.folder / generation.text_folder / name
         if source.is_file():

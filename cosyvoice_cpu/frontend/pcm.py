@@ -33,6 +33,30 @@ def as_mono(audio: NDArray[Any]) -> Floats:
     return np.ascontiguousarray(audio, dtype=np.float32)
 
 
+MOST_FLOAT = 2.0  # of full scale; louder masters don't occur
+_INTEGER_SCALES = ((16, 2.0**15), (24, 2.0**23), (32, 2.0**31))
+_QUIETEST_PEAK = 0.01  # of full scale, which a clip at an integer's scale has at least
+
+
+def within_full_scale(audio: Floats, where: str) -> tuple[Floats, tuple[str, ...]]:
+    """`audio` [n] in about [-1, 1], and a warning if it had the scale of integers.
+
+    Programs that turn 16-bit samples into floats without dividing them write such files.
+    Raises: AudioError if no scale explains the level.
+    """
+    peak = float(np.abs(audio).max(initial=0.0))
+    if peak <= MOST_FLOAT:
+        return audio, ()
+    for bits, scale in _INTEGER_SCALES:
+        if _QUIETEST_PEAK * scale <= peak <= scale:
+            said = f"{where}: samples reach {peak:.0f}; taken for {bits}-bit ones and divided"
+            return audio / np.float32(scale), (f"{said} by {scale:.0f}",)
+    raise AudioError(
+        f"{where}: samples reach {peak:.4g}; floating-point samples lie in [-1, 1]",
+        "divide them by the full scale that they were recorded with",
+    )
+
+
 def require_samples(audio: Floats, shortest: int, rate: int, feature: str) -> None:
     """Raises AudioError, with the length in samples and seconds, below `shortest` samples."""
     if audio.size < shortest:

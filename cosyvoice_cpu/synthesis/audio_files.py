@@ -35,7 +35,12 @@ _UNKNOWN_SIZE: Final = 0xFFFF_FFFF  # what a WAV header says whose end is not kn
 
 
 def format_of(path: Path) -> str:
-    """The audio format that the suffix of `path` names. Raises: UsageError for another suffix."""
+    """The audio format that the suffix of `path` names; "-", which is stdout, gets WAV.
+
+    Raises: UsageError for another suffix.
+    """
+    if path == Path("-"):
+        return "wav"
     name = _SUFFIXES.get(path.suffix.lower())
     if name is None:
         said = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
@@ -46,8 +51,11 @@ def format_of(path: Path) -> str:
 
 
 def check_format(audio_format: str, sample_rate: int) -> None:
-    """Raises: UsageError for an unknown format, AudioError if this machine can't encode it."""
-    AudioWriter(io.BytesIO(), audio_format, sample_rate).close()
+    """Raises: UsageError if there is no such format, or none of that rate (Hz)."""
+    try:
+        AudioWriter(io.BytesIO(), audio_format, sample_rate).close()
+    except AudioError as error:
+        raise UsageError(error.what, error.hint) from error
 
 
 class AudioWriter:

@@ -31,12 +31,14 @@ from cosyvoice_cpu.frontend.reading import Item, Note, Pause, read_plainly
 from cosyvoice_cpu.frontend.sentences import LONGEST, merge_sentences, split_sentences
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.audio import Audio
+from cosyvoice_cpu.synthesis.delivery import AS_MADE, Delivery
 from cosyvoice_cpu.synthesis.postprocessing import (
     EDGE_FRAMES,
     change_speed,
     cut_edges,
     fade_edges,
     hold_edges,
+    is_clipped,
     is_silent,
 )
 from cosyvoice_cpu.synthesis.prompts import Prompt
@@ -49,6 +51,7 @@ log = logging.getLogger(__name__)
 
 EXPECTED_SECONDS_PER_UNIT = 0.24  # for a text id, or a Han character
 _READ_AHEAD = 2  # pieces
+_SOFTER, _MOST_SOFTER = float(np.log(2.0)), 2  # 6 dB in log-mel, and how often
 _DONE_BEFORE = {"speech_lm": 0.0, "flow": 0.35, "vocoder": 0.9}  # share of a piece's work
 
 
@@ -60,6 +63,7 @@ class Request:
     prompt: Prompt
     seed: int
     speed: float = 1.0
+    delivery: Delivery = AS_MADE
     read: Callable[[str], Iterator[Item]] = read_plainly  # text to sentences, pauses and notes
     retries: int = DEFAULT_RETRIES  # of a piece whose speech is not plausible
     progress: Progress | None = None
@@ -276,13 +280,27 @@ class _Run:
         _require_finite(mel, "flow")
         self._tell("vocoder", piece)
         with self._clock.stage("vocoder"):
-            mel = hold_edges(change_speed(mel, self._request.speed))
-            samples = self._stages.mel_to_waveform(mel)
-        _require_finite(samples, "vocoder")
+            samples = self._vocode(hold_edges(change_speed(mel, self._request.speed)))
         samples = cut_edges(samples, self._audio.samples_per_frame)
         if is_silent(samples):  # of models whose silent tokens are not known
             raise _nothing_spoken("nothing but silence", piece, speech)
         return self._deliver(samples, speech)
+
+    def _vocode(self, mel: Floats) -> Floats:
+        """Waveform of log-mel [mel bins, T], made of a softer mel where the vocoder would clip.
+
+        Raises: SynthesisError for values that are not finite.
+        """
+        for softer in range(_MOST_SOFTER + 1):
+            samples = self._stages.mel_to_waveform(mel - np.float32(softer * _SOFTER))
+            _require_finite(samples, "vocoder")
+            if not is_clipped(samples):
+                break
+        if softer:
+            self._warnings.append(
+                f"piece {self._number + 1}: the vocoder clipped; made again, softer"
+            )
+        return samples
 
     def _deliver(self, samples: Floats, speech: Speech) -> Audio:
         faded = fade_edges(samples, self._audio.sample_rate)
@@ -292,7 +310,7 @@ class _Run:
         self, samples: Floats, tokens: int = 0, sentences: int = 0, warnings: tuple[str, ...] = ()
     ) -> Audio:
         """The audio with its report; what is counted for the next piece starts anew."""
-        rate = self._audio.sample_rate
+        samples, rate = self._request.delivery.apply(samples, self._audio.sample_rate)
         report = Report(
             seconds_audio=len(samples) / rate,
             first_audio_s=time.perf_counter() - self._request.started,

@@ -10,6 +10,8 @@ from cosyvoice_cpu.errors import UsageError
 SPEED_RANGE = (0.5, 2.0)
 FADE_SECONDS = 0.005
 EDGE_FRAMES = 10  # with 4, what lies before the first word is at -97 dBFS too; without, at -36
+VOCODER_LIMIT = np.float32(0.99) - np.float32(1e-6)  # of full scale; its last step clips there
+CLIPPED_RUN = 3  # samples
 LOWEST_PEAK = 10 ** (-70 / 20)  # of full scale; audio that stays below is silence
 
 
@@ -62,6 +64,13 @@ def cut_edges(samples: Floats, samples_per_frame: int) -> Floats:
 def is_silent(samples: Floats) -> bool:
     """Whether a waveform [n] holds nothing that could be heard beside speech."""
     return float(np.abs(samples).max(initial=0.0)) < LOWEST_PEAK
+
+
+def is_clipped(samples: Floats) -> bool:
+    """Whether a waveform [n] stays at the vocoder's limit for several samples in a row."""
+    beyond = np.abs(samples) >= VOCODER_LIMIT
+    run = np.ones(CLIPPED_RUN, np.int32)
+    return bool(np.any(np.convolve(beyond.astype(np.int32), run) == CLIPPED_RUN))
 
 
 def fade_edges(samples: Floats, sample_rate: int) -> Floats:

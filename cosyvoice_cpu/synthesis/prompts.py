@@ -125,21 +125,29 @@ def build_prompt(
 
 def _choose_mode(name: str, lacks: str | None, mode: str | None, instruct: str | None) -> Mode:
     """The mode asked for, or the one that fits; `lacks` is what zero-shot needs and is missing."""
-    if mode is None:
+    known = check_mode(mode, instruct)
+    if known is None:
         if instruct is not None:
             return "instruct"
         return "cross-lingual" if lacks else "zero-shot"
+    if known == "zero-shot" and lacks:
+        raise SpeakerError(
+            f"speaker {name!r} has no {lacks}, which zero-shot needs",
+            "cache it again with --audio and --transcript, or use --mode cross-lingual",
+        )
+    return known
+
+
+def check_mode(mode: str | None, instruct: str | None) -> Mode | None:
+    """`mode`, or None. Raises: UsageError if it is unknown or contradicts the instruction."""
+    if mode is None:
+        return None
     if mode not in MODES:
         raise UsageError(f"unknown mode {mode!r}", f"modes: {', '.join(MODES)}")
     if mode == "instruct" and instruct is None:
         raise UsageError("mode instruct needs an instruction", "give one, or choose another mode")
     if mode != "instruct" and instruct is not None:
         raise UsageError(f"an instruction has no place in mode {mode}", "leave one of the two away")
-    if mode == "zero-shot" and lacks:
-        raise SpeakerError(
-            f"speaker {name!r} has no {lacks}, which zero-shot needs",
-            "cache it again with --audio and --transcript, or use --mode cross-lingual",
-        )
     return mode
 
 

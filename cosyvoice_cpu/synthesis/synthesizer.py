@@ -4,12 +4,18 @@ synthesizer = Synthesizer.load("bundle/")
 synthesizer.speak("Hello.", speaker="anna").save("hello.wav")
 for audio in synthesizer.stream(long_text, speaker="anna"):
     play(audio.samples)
+
+bob = synthesizer.make_speaker("bob", "bob.m4a", "What he says in it.")
+bob.save("speakers/bob.safetensors")
+synthesizer.speak("Hello.", speaker=bob)
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from cosyvoice_cpu.bundle.manifest import SPEAKERS_FOLDER
@@ -17,7 +23,7 @@ from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.decoding.length_guard import DEFAULT_RETRIES
 from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.frontend.bundle_models import front_end_models, text_tokenizer
-from cosyvoice_cpu.frontend.clip import load_clip
+from cosyvoice_cpu.frontend.clip import Clip, ClipSource, read_clip
 from cosyvoice_cpu.frontend.clip_quality import best_cut
 from cosyvoice_cpu.frontend.language import check_language
 from cosyvoice_cpu.frontend.lexicon import Lexicon
@@ -26,19 +32,23 @@ from cosyvoice_cpu.frontend.prepare import PreparedSpeaker, prepare_speaker
 from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
 from cosyvoice_cpu.frontend.reading import Note, Pause, Reader, ReadingOptions
 from cosyvoice_cpu.frontend.speaker_folders import find_speaker
+from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 from cosyvoice_cpu.generations import generation_named
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.ladder import Engines
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.audio import Audio, join
+from cosyvoice_cpu.synthesis.delivery import AS_MADE, Delivery
 from cosyvoice_cpu.synthesis.pipeline import Encode, Pipeline, Request
 from cosyvoice_cpu.synthesis.postprocessing import check_speed
-from cosyvoice_cpu.synthesis.prompts import Voice, build_prompt
+from cosyvoice_cpu.synthesis.prompts import Voice, build_prompt, check_mode
 from cosyvoice_cpu.synthesis.report import Progress
 from cosyvoice_cpu.system.threads import resolve_threads
 
-__all__ = ["Audio", "Synthesizer"]
+__all__ = ["Audio", "Speaker", "Synthesizer"]
+
+log = logging.getLogger(__name__)
 
 _LARGEST_SEED = 2**63 - 1
 
@@ -52,8 +62,13 @@ class Synthesizer:
         encode: Encode,
         find_speaker: Callable[[str | None], Voice],
         marks: Collection[str] = (),
+        bundle: Bundle | None = None,
     ) -> None:
-        """`encode` gives text ids, `marks` are the strings that it has one id for."""
+        """`encode` gives text ids, `marks` are the strings that it has one id for.
+
+        `bundle` holds the front end that makes speakers.
+        """
+        self._bundle = bundle
         self._pipeline = Pipeline(stages, encode)
         self._find_speaker = find_speaker
         self._marks = MarkTable(marks)
@@ -88,11 +103,31 @@ class Synthesizer:
             _tokenizer_of(stages.bundle).encode,
             lambda name: find_speaker(folders, name, spec),
             generation_named(stages.manifest.generation).special_tokens,
+            stages.bundle,
         )
+
+    def make_speaker(
+        self, name: str, clip: ClipSource, transcript: str = "", *, trim: bool = False
+    ) -> Speaker:
+        """A speaker from a clip of 3 to 10 s, and the words spoken in it, "" if unknown.
+
+        `clip` is a path, the bytes of an audio file, an open file, samples with their rate in Hz as
+        (samples, rate), or an `Audio`. `trim` takes the best part of a longer one. What may harm
+        the voice is logged as a warning. The speaker goes to `speak` and `stream` as it is;
+        `Speaker.save` and `Speaker.load` keep it in a file.
+        Raises: AudioError if the clip can't be read or can't serve, TextError for the transcript,
+        SpeakerError for the name, BundleError if the bundle has no front end.
+        """
+        if self._bundle is None:
+            raise UsageError("this synthesizer has no bundle, so no speaker encoder", "load one")
+        prepared = speaker_from_clip(self._bundle, name, clip, transcript, trim=trim)
+        for warning in prepared.report.warnings:
+            log.warning("speaker %s: %s", name, warning)
+        return prepared.speaker
 
     @property
     def sample_rate(self) -> int:
-        """Hz of all audio."""
+        """Hz of all audio, unless another rate is asked for."""
         return self._pipeline.stages.audio.sample_rate
 
     def speak(
@@ -104,6 +139,8 @@ class Synthesizer:
         mode: str | None = None,
         instruct: str | None = None,
         speed: float = 1.0,
+        rate: int | None = None,
+        loudness: float | None = None,
         normalize: bool = True,
         markup: bool = True,
         language: str | None = None,
@@ -119,6 +156,9 @@ class Synthesizer:
         audio. `speed` is 0.5 to 2. Speech that loops, falls silent or does not end is made again
         up to `retries` times; 0 takes what comes, as the original does.
 
+        `rate` in Hz is that of the audio, None the model's. `loudness` in LUFS is what each piece
+        is brought to, with its peaks below -1 dBFS; None leaves it. Nothing is clipped.
+
         `normalize` writes out numbers and the like, in `language` (a code such as "en") or, with
         None, in that of each paragraph. `markup` reads Markdown, tags and `[pause 500ms]` as such;
         False keeps the text as it is. `lexicon` gives readings of words: a mapping, or a file.
@@ -132,6 +172,8 @@ class Synthesizer:
             mode=mode,
             instruct=instruct,
             speed=speed,
+            rate=rate,
+            loudness=loudness,
             normalize=normalize,
             markup=markup,
             language=language,
@@ -150,6 +192,8 @@ class Synthesizer:
         mode: str | None = None,
         instruct: str | None = None,
         speed: float = 1.0,
+        rate: int | None = None,
+        loudness: float | None = None,
         normalize: bool = True,
         markup: bool = True,
         language: str | None = None,
@@ -169,6 +213,7 @@ class Synthesizer:
             mode=mode,
             instruct=instruct,
             speed=speed,
+            delivery=Delivery(rate, loudness),
             options=self._options(normalize, markup, language, lexicon),
             retries=retries,
             progress=progress,
@@ -219,16 +264,15 @@ class Synthesizer:
         options: ReadingOptions,
         seed: int = 0,
         speed: float = 1.0,
+        delivery: Delivery = AS_MADE,
         retries: int = DEFAULT_RETRIES,
         progress: Progress | None = None,
     ) -> Request:
         """The request, checked."""
         started = time.perf_counter()
-        check_speed(speed)
-        if not 0 <= seed <= _LARGEST_SEED:
-            raise UsageError(f"the seed {seed} is outside 0 to 2^63 - 1", "take a small number")
-        if retries < 0:
-            raise UsageError(f"{retries} retries can't be made", "give 0 or more")
+        check_request(
+            seed=seed, speed=speed, mode=mode, instruct=instruct, delivery=delivery, retries=retries
+        )
         voice: Voice
         if speaker is None or isinstance(speaker, str):
             voice = self._find_speaker(speaker)
@@ -248,6 +292,7 @@ class Synthesizer:
             prompt=prompt,
             seed=seed,
             speed=speed,
+            delivery=delivery,
             read=Reader(self._marks, options).items,
             retries=retries,
             progress=progress,
@@ -256,26 +301,47 @@ class Synthesizer:
         )
 
 
+def check_request(
+    *,
+    seed: int = 0,
+    speed: float = 1.0,
+    mode: str | None = None,
+    instruct: str | None = None,
+    delivery: Delivery = AS_MADE,
+    retries: int = DEFAULT_RETRIES,
+) -> None:
+    """Raises: UsageError for what no model, speaker or text could make right."""
+    check_speed(speed)
+    if not 0 <= seed <= _LARGEST_SEED:
+        raise UsageError(f"the seed {seed} is outside 0 to 2^63 - 1", "take a small number")
+    if retries < 0:
+        raise UsageError(f"{retries} retries can't be made", "give 0 or more")
+    check_mode(mode, instruct)
+    delivery.check()
+
+
 def speaker_from_clip(
     bundle: Bundle,
     name: str,
-    clip: str | Path,
+    clip: ClipSource | Clip,
     transcript: str = "",
     *,
     trim: bool = False,
 ) -> PreparedSpeaker:
-    """A speaker for `bundle` from an audio file and the words spoken in it, "" if unknown.
+    """A speaker for `bundle` from a clip and the words spoken in it, "" if unknown.
 
     `trim` takes the best 3 to 10 s of the clip; the transcript must be that of this part.
     Raises: AudioError if the clip can't be read or can't serve, TextError for the transcript,
     SpeakerError for the name, BundleError if the bundle has no front end.
     """
     models, tokenizer = front_end_models(bundle), _tokenizer_of(bundle)
-    samples, rate = load_clip(clip, trim=trim)
+    if not isinstance(clip, Clip):
+        clip = read_clip(clip, trim=trim)
+    samples, rate = clip.samples, clip.rate
     if trim:
         start, end = best_cut(samples, rate)
         samples = samples[start:end]
-    return prepare_speaker(
+    prepared = prepare_speaker(
         name,
         samples,
         rate,
@@ -285,6 +351,8 @@ def speaker_from_clip(
         spec=prompt_spec(bundle.manifest),
         end_of_prompt=bundle.manifest.synthesis.end_of_prompt,
     )
+    warnings = (*clip.warnings, *prepared.report.warnings)
+    return replace(prepared, report=replace(prepared.report, warnings=warnings))
 
 
 def _tokenizer_of(bundle: Bundle) -> TextTokenizer:

@@ -11,7 +11,8 @@ from typing import Any
 
 import psutil
 
-from cosyvoice_cpu.system.threads import cpu_quota, default_threads, physical_cores, usable_cpus
+from cosyvoice_cpu.system.control_groups import cpu_quota, memory_limit
+from cosyvoice_cpu.system.threads import default_threads, physical_cores, usable_cpus
 
 # /proc/cpuinfo flags of x86, by the names that people use. BF16 without AMX is AVX512_BF16.
 _INSTRUCTION_SETS = {
@@ -22,11 +23,6 @@ _INSTRUCTION_SETS = {
     "AMX": {"amx_tile"},
 }
 _ARM_SETS = {"NEON": {"asimd"}, "DOT": {"asimddp"}, "I8MM": {"i8mm"}, "BF16": {"bf16"}}
-_CGROUP_MEMORY = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
-_NO_LIMIT = 2**60  # cgroup v1 writes "no limit" as a huge number
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 PACKAGES = ("numpy", "onnxruntime", "tokenizers", "soundfile", "onnx", "torch", "wetext")
 
@@ -72,6 +68,7 @@ class Machine:
 def describe_machine() -> Machine:
     """Look at this machine; never fails."""
     total, available = _memory_mb()
+    limit = memory_limit()
     usable = usable_cpus()
     return Machine(
         cpu=_cpu_name(),
@@ -84,7 +81,7 @@ def describe_machine() -> Machine:
         default_threads=default_threads(),
         memory_mb=total,
         available_mb=available,
-        memory_limit_mb=_memory_limit_mb(),
+        memory_limit_mb=None if limit is None else limit / 1e6,
         governor=_first_line(_GOVERNOR),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -139,14 +136,6 @@ def _memory_mb() -> tuple[float | None, float | None]:
     except (OSError, psutil.Error):  # Linux without /proc
         return None, None
     return memory.total / 1e6, memory.available / 1e6
-
-
-def _memory_limit_mb() -> float | None:
-    for path in _CGROUP_MEMORY:
-        text = _first_line(path)
-        if text and text.isdigit() and int(text) < _NO_LIMIT:
-            return int(text) / 1e6
-    return None
 
 
 def _first_line(path: Path) -> str | None:

@@ -1,7 +1,7 @@
 """How many threads to compute with.
 
 An explicit number wins, then the variable COSYVOICE_CPU_THREADS, then the default: physical cores
-that this process may use, within a container's quota. Two threads on one core's hyper-threads
+that this process may use, within its control group's quota. Two threads on one core's hyper-threads
 slow matrix products down.
 """
 
@@ -11,10 +11,9 @@ import os
 from pathlib import Path
 
 from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.system.control_groups import cpu_quota
 
 THREADS_VARIABLE = "COSYVOICE_CPU_THREADS"
-_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
-_CGROUP_V1 = Path("/sys/fs/cgroup/cpu")
 # Threads that wait for a processor while others spin: 1024 on two processors stall for minutes.
 _MOST_PER_CPU = 4
 _LEAST_LIMIT = 16
@@ -62,17 +61,3 @@ def physical_cores(cpus: set[int]) -> set[str]:
         except OSError:
             cores.add(f"cpu{cpu}")
     return cores
-
-
-def cpu_quota() -> float | None:
-    """CPUs that the control group grants, None without a limit."""
-    try:
-        if _CGROUP_V2.exists():
-            limit, period = _CGROUP_V2.read_text().split()[:2]
-        else:
-            limit = (_CGROUP_V1 / "cpu.cfs_quota_us").read_text()
-            period = (_CGROUP_V1 / "cpu.cfs_period_us").read_text()
-        share = int(limit) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
-    return share if share > 0 else None

@@ -74,6 +74,58 @@ def test_surplus_mel_frames_are_cut(tmp_path: Path, tokenizer: TextTokenizer) ->
     assert import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)[0].mel.shape == (10, 80)
 
 
+def test_an_embedding_beside_a_zero_shot_prompt_takes_nothing_away(
+    tmp_path: Path, tokenizer: TextTokenizer
+) -> None:
+    entry = zero_shot(tokenizer, f"{PREFIX}Hello")
+    path = saved(tmp_path / "a.pt", {"a": entry | {"embedding": torch.ones(1, 192)}})
+    [speaker] = import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)
+    assert (speaker.transcript, speaker.speech_tokens.size, len(speaker.mel)) == ("Hello", 5, 10)
+    assert np.array_equal(speaker.embedding, entry["flow_embedding"][0].numpy())
+
+
+def test_the_names_of_other_programs_are_read(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    entry = zero_shot(tokenizer, "Hello")
+    other = {
+        "embedding": entry["flow_embedding"],
+        "speech_token": entry["flow_prompt_speech_token"],
+        "speech_feat": entry["prompt_speech_feat"],
+    }
+    texts = {"ids": entry["prompt_text"], "words": f"{PREFIX}Hello"}
+    for name, text in texts.items():
+        key = "prompt_text_token" if name == "ids" else "prompt_text"
+        path = saved(tmp_path / f"{name}.pt", {"a": other | {key: text}})
+        [speaker] = import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)
+        assert (speaker.transcript, speaker.speech_tokens.size) == ("Hello", 5)
+
+
+@pytest.mark.parametrize("missing", ["flow_prompt_speech_token", "prompt_speech_feat"])
+def test_half_a_prompt_beside_an_embedding_is_refused(
+    tmp_path: Path, tokenizer: TextTokenizer, missing: str
+) -> None:
+    entry = zero_shot(tokenizer, "Hello") | {"embedding": torch.ones(1, 192)}
+    del entry[missing]
+    path = saved(tmp_path / "a.pt", {"a": entry})
+    with pytest.raises(SpeakerError, match=f"lacks the tensor {missing}"):
+        import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)
+
+
+@pytest.mark.parametrize(("tokens", "frames"), [(250, 430), (250, 495), (250, 505), (10, 0)])
+def test_tokens_and_frames_that_disagree_are_refused(
+    tmp_path: Path, tokenizer: TextTokenizer, tokens: int, frames: int
+) -> None:
+    entry = zero_shot(tokenizer, "Hello", tokens) | {
+        "prompt_speech_feat": torch.zeros(1, frames, 80)
+    }
+    path = saved(tmp_path / "a.pt", {"a": entry})
+    with pytest.raises(SpeakerError) as caught:
+        import_spk2info(path, tokenizer=tokenizer, spec=PROMPT_SPEC)
+    assert caught.value.what == (
+        f"{path}, entry 'a': {tokens} speech tokens and {frames} mel frames disagree; expected"
+        f" {2 * tokens} frames"
+    )
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -345,6 +345,66 @@ def test_a_long_text_is_taken_sentence_by_sentence(voice: Path, tmp_path: Path) 
     assert not (tmp_path / "book.wav").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "rate", "kind"),
+    [
+        (("--rate", "8000"), 8000, ("WAV", "PCM_16")),
+        (("--rate", "16000", "--format", "flac"), 16000, ("FLAC", "PCM_16")),
+        (("--rate", "48000", "--format", "opus", "--loudness", "-20"), 48000, ("OGG", "OPUS")),
+        (("--format", "opus"), 24000, ("OGG", "OPUS")),
+    ],
+)
+def test_rate_format_and_loudness_are_as_asked_for(
+    voice: Path, arguments: tuple[str, ...], rate: int, kind: tuple[str, str]
+) -> None:
+    outcome = run("synth", "Hi", "--output", "-", "--bundle", voice, *arguments)
+    with soundfile.SoundFile(io.BytesIO(outcome.stdout.encode("latin-1"))) as file:
+        assert file.samplerate == rate
+        assert (file.format, file.subtype) == kind
+
+
+def test_raw_pcm_is_the_samples_of_the_wav(voice: Path, tmp_path: Path) -> None:
+    for name in ("x.wav", "x.pcm", "y.raw"):
+        assert run("synth", "Hi", "--output", tmp_path / name, "--bundle", voice).code == 0
+    samples = (tmp_path / "x.wav").read_bytes()[44:]
+    assert (tmp_path / "x.pcm").read_bytes() == (tmp_path / "y.raw").read_bytes() == samples
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--seed", "-1"), "the seed -1 is outside 0 to 2^63 - 1"),
+        (("--speed", "3"), "the speed 3 is outside 0.5 to 2"),
+        (("--rate", "1"), "the rate 1 is outside 8000 to 192000 Hz"),
+        (("--loudness", "3"), "the loudness 3 is outside -50 to -5 LUFS"),
+        (("--threads", "0"), "0 threads can't be used"),
+        (("--mode", "instruct"), "mode instruct needs an instruction"),
+        (("--mode", "zero-shot", "--instruct", "x"), "an instruction has no place in mode"),
+        (("--format", "opus", "--rate", "44100"), "this machine's libsndfile can't write opus at"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_there_is_a_bundle(
+    arguments: tuple[str, ...], error: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object) -> Path:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr("cosyvoice_cpu.cli.bundles.chosen_bundle", work)
+    outcome = call("synth", "Hi", "--output", "x.wav", *arguments)
+    assert outcome.code == 2
+    assert outcome.stderr.startswith(f"error: {error}")
+
+
+@pytest.mark.parametrize("text", ["-5 degrees", "-x", "--5"])
+def test_a_text_that_looks_like_an_option_gets_a_hint(text: str, voice: Path) -> None:
+    outcome = call("synth", text, "--output", "x.wav")
+    assert outcome.code == 2
+    assert "No such option" in outcome.stderr
+    assert "what begins with - and is no option goes behind --" in outcome.stderr
+    spoken = run("synth", "--output", "-", "--bundle", voice, "--", text.replace("x", "5"))
+    assert spoken.code == 0
+
+
 @pytest.fixture
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Text enough for minutes."""

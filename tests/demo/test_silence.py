@@ -28,7 +28,6 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def synthesizer() -> Synthesizer:
-    pytest.importorskip("torch")
     return Synthesizer.load(DEMO_BUNDLE, threads=1)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from cosyvoice_cpu import Synthesizer
+from cosyvoice_cpu import Speaker, Synthesizer
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import BundleError, SpeakerError
 from cosyvoice_cpu.frontend.speaker_folders import add_speaker
@@ -53,6 +53,24 @@ def test_a_bundle_and_a_clip_give_audio_by_the_speakers_name(bundle, speakers):
     assert np.array_equal(audio.samples, again.samples)
     assert len(audio.samples) > 0
     assert np.isfinite(audio.samples).all()
+
+
+def test_a_speaker_is_made_saved_and_loaded_in_python(bundle, tmp_path, caplog):
+    synthesizer = Synthesizer.load(bundle, threads=1)
+    path = tmp_path / "clip.wav"
+    soundfile.write(path, SPEECH_LIKE, 24000, subtype="FLOAT")
+    with path.open("rb") as file:
+        sources = [path, str(path), path.read_bytes(), file, (SPEECH_LIKE, 24000)]
+        made = [synthesizer.make_speaker("bob", source, "some words") for source in sources]
+    assert "level hardly changes" in caplog.text
+    made[0].save(tmp_path / "bob.safetensors")
+    loaded = Speaker.load(tmp_path / "bob.safetensors")
+    for speaker in (*made[1:], loaded):
+        assert speaker.prompt_tokens == made[0].prompt_tokens
+        assert np.array_equal(speaker.mel, made[0].mel)
+        assert np.array_equal(speaker.embedding, made[0].embedding)
+    spoken = [synthesizer.speak("Hi.", speaker, retries=0).samples for speaker in (made[4], loaded)]
+    assert np.array_equal(*spoken)
 
 
 def test_an_unknown_speaker_is_refused_with_the_names_that_are_known(bundle, speakers):

@@ -10,6 +10,8 @@ from cosyvoice_cpu.decoding.length_guard import attempt_seed, find_trouble
 from cosyvoice_cpu.errors import SynthesisError, TextError
 from cosyvoice_cpu.frontend.reading import Note, Pause, Sentence
 from cosyvoice_cpu.synthesis.audio import join
+from cosyvoice_cpu.synthesis.delivery import Delivery
+from cosyvoice_cpu.synthesis.loudness import loudness_lufs
 from cosyvoice_cpu.synthesis.pipeline import Pipeline, Request
 from cosyvoice_cpu.synthesis.prompts import Prompt
 
@@ -171,14 +173,44 @@ def test_the_vocoder_sees_the_first_and_last_frame_go_on_and_that_part_is_cut(sp
 
     def numbered(mel):
         seen.append(mel)
-        return np.repeat(np.arange(mel.shape[1], dtype=np.float32), 480)
+        return np.repeat(np.arange(mel.shape[1], dtype=np.float32) / 1000, 480)
 
     monkeypatch.setattr(stages, "mel_to_waveform", numbered)
     (audio,) = speak(stages, request("a b c d", speed=speed))
     (mel,) = seen
     assert (mel[:, :11] == mel[:, [10]]).all() and (mel[:, -11:] == mel[:, [-11]]).all()
     assert len(audio.samples) == 480 * (mel.shape[1] - 20)
-    assert audio.samples[240] == 10 and audio.samples[-240] == mel.shape[1] - 11
+    ends = [10 / 1000, (mel.shape[1] - 11) / 1000]
+    assert audio.samples[[240, -240]].tolist() == pytest.approx(ends)
+
+
+def test_where_the_vocoder_clips_it_gets_a_softer_mel_and_this_is_told(monkeypatch):
+    stages = TableStages(script=lambda *_: varied(30))
+    calls = []
+
+    def loud(mel):
+        calls.append(mel)
+        gain = (3.0, 1.5, 0.9)[len(calls) - 1]
+        return np.clip(gain * np.sin(np.arange(480 * mel.shape[1]) / 10), -0.99, 0.99).astype(
+            np.float32
+        )
+
+    monkeypatch.setattr(stages, "mel_to_waveform", loud)
+    (audio,) = speak(stages, request("a b c d"))
+    assert [round(float((calls[0] - mel).mean()), 3) for mel in calls] == [0, 0.693, 1.386]
+    assert audio.report is not None
+    assert audio.report.warnings == ("piece 1: the vocoder clipped; made again, softer",)
+
+
+def test_audio_leaves_at_the_rate_and_loudness_that_are_asked_for():
+    stages = TableStages(script=lambda *_: varied(60))
+    delivery = Delivery(rate=16000, loudness=-20.0)
+    first, second = speak(stages, request(f"{FIRST} {SECOND}", delivery=delivery))
+    for audio in (first, second):
+        assert audio.sample_rate == 16000
+        assert audio.report is not None
+        assert audio.seconds == audio.report.seconds_audio == 60 / 25
+        assert loudness_lufs(audio.samples, 16000) == pytest.approx(-20, abs=0.5)
 
 
 def test_long_silence_is_shortened_before_the_flow():

@@ -28,7 +28,6 @@ from cosyvoice_cpu.evaluation.distances import (
 )
 from cosyvoice_cpu.evaluation.plots import require_pictures, write_spectrograms
 from cosyvoice_cpu.evaluation.quality.estimators import Estimator, Length, OpinionScore, needed
-from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, Measure, Of
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence
 from cosyvoice_cpu.evaluation.quality.systems import (
@@ -43,6 +42,7 @@ from cosyvoice_cpu.evaluation.quality.systems import (
 )
 from cosyvoice_cpu.evaluation.quality.table import ItemResult, QualityTable
 from cosyvoice_cpu.progress import Progress, no_progress
+from cosyvoice_cpu.synthesis.loudness import loudness_lufs
 
 _SHORTEST_SECONDS = 0.05  # of audio that has a spectrum to compare
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.evaluation.quality.intelligibility import text_errors
-from cosyvoice_cpu.evaluation.quality.loudness import loudness_lufs
 from cosyvoice_cpu.evaluation.quality.measures import Of
 from cosyvoice_cpu.evaluation.quality.mos import MosPredictor
 from cosyvoice_cpu.evaluation.quality.recogniser import RECOGNISER_RATE, Recogniser
@@ -21,6 +20,7 @@ from cosyvoice_cpu.evaluation.quality.speakers import SpeakerEncoder, cosine
 from cosyvoice_cpu.evaluation.quality.systems import Condition, Rendering, System, require_finite
 from cosyvoice_cpu.evaluation.quality.table import ItemResult
 from cosyvoice_cpu.frontend.resampling import resample
+from cosyvoice_cpu.synthesis.loudness import loudness_lufs
 
 
 class Estimator(Protocol):

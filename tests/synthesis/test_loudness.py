@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cosyvoice_cpu.evaluation.quality.loudness import (
+from cosyvoice_cpu.synthesis.loudness import (
     SILENCE_DB,
     k_weighting,
     loudness_lufs,
