@@ -60,20 +60,24 @@ class Bundle:
         raise BundleError(f"{self.path} lists no file {listed}", "export the checkpoint again")
 
     @contextlib.contextmanager
-    def unchanged(self, name: ComponentName) -> Iterator[None]:
+    def unchanged(self, name: ComponentName, graph: str | None = None) -> Iterator[None]:
         """For a block that opens files of a component: they are those that were checked.
 
-        Raises: BundleError before or after the block, and in place of what it raises, if the
-        bundle was replaced or changed since it was loaded.
+        With the file name of a `graph`, the block opens no other graph.
+        Raises: BundleError before or after the block, and in place of what it raises, if the bundle
+        was replaced or changed since it was loaded.
         """
-        paths = [entry.path for entry in self.component(name).files] if self.loaded else []
+        if self.loaded is None:
+            yield
+            return
+        paths = [entry.path for entry in self.component(name).files]
+        if graph:
+            paths = [p for p in paths if p == f"{name}/{graph}" or not p.endswith(".onnx")]
         try:
-            if self.loaded:
-                self.loaded.require_unchanged(paths)
+            self.loaded.require_unchanged(paths)
             yield
         finally:
-            if self.loaded:
-                self.loaded.require_unchanged(paths)
+            self.loaded.require_unchanged(paths)
 
     @property
     def speakers_folder(self) -> Path:

@@ -212,6 +212,11 @@ def _name(machine: _Machine, argument: Any) -> None:
     machine.stack.append(_Name(*argument.split(" ")))
 
 
+def _protocol(machine: _Machine, argument: Any) -> None:
+    if argument not in (2, 3):
+        raise MalformedPickleError(f"its list of tensors is of protocol {argument}")
+
+
 def _push(machine: _Machine, argument: Any) -> None:
     machine.stack.append(argument)
 
@@ -234,7 +239,8 @@ def _get(machine: _Machine, argument: Any) -> None:
 
 # Of protocol 2, which torch.save writes; torch's own restricted reader knows no later one.
 _STEPS: Final[dict[str, Callable[[_Machine, Any], None]]] = {
-    **dict.fromkeys(("PROTO", "STOP"), lambda machine, argument: None),
+    "PROTO": _protocol,
+    "STOP": lambda machine, argument: None,
     **dict.fromkeys(("BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"), _push),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _put),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), _get),

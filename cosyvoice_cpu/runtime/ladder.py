@@ -147,10 +147,11 @@ def _open_graph(
     size: int | None,
 ) -> Graph:
     source = GraphSource(bundle, name, variant, size)
-    with bundle.unchanged(name):
+    file = source.spec.file(size)  # which an engine that makes its own graphs need not find
+    with bundle.unchanged(name, file):
         graph = engine.open(source, options)
     sizes = manifest_sizes(bundle.manifest)
     if source.spec.ladder and size:
         sizes[source.spec.ladder.symbol] = size
-    require_shapes(source.path, graph, source.spec, sizes)
+    require_shapes(bundle.path / name / file, graph, source.spec, sizes)
     return graph
