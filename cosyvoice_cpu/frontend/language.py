@@ -98,6 +98,7 @@ _WORDS = {
     waiting walked walking wall walls war warm wash wasted waste weak wear weather wednesday weigh
     weighs weight welcome west wheel wheels white wide wild wind windows wine wing winter wish wives
     won wonder wood wooden workers working worth wrong yard yellow yesterday youth zoo
+    kid kids paid
     apples bananas born born bread books boxes coffee cups eggs flights games guests inches items
     kilometers minutes oranges page pages pears percent seats seconds tables tea tickets units votes
     """,
@@ -210,7 +211,7 @@ _SCRIPTS = {
     "hi": re.compile("[\u0904-\u0963]"),
     "th": re.compile("[\u0e01-\u0e4e]"),
 }
-_LATIN_WORD = re.compile("(?<!\\d)[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+(?:'[a-zà-ÿ]+)*(?!\\d)")
+_LATIN_WORD = re.compile("(?<![\\d'])[A-Za-z\u00c0-\u024f\u1e00-\u1eff]+(?:'[a-zà-ÿ]+)*(?!\\d)")
 _ENGLISH_SHAPE = re.compile(r"(?:[a-z]{3}(?:ing|ed|ly|ness|ough|ght)|[a-z]ck|wh[a-z]+)\Z")
 _ACCENTED = re.compile("[^\x00-\x7f]")
 _CHINESE_MARK = re.compile("[。，、；：！？（《【]")
@@ -296,7 +297,7 @@ def _latin_language(words: list[str]) -> tuple[str | None, float]:
         accents += _ACCENTED.search(word) is not None
     english = scores.pop("en", 0.0)
     other, most = max(scores.items(), key=lambda item: item[1], default=("und", 0.0))
-    against = max(most, _ACCENT * accents)
+    against = max(most, _ACCENT * min(accents, 2))
     if english > against:
         return "en", english
     if against > english:

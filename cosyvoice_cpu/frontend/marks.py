@@ -24,7 +24,8 @@ _MARK_LIKE = re.compile(
 # Brackets of ordinary prose: only what is nearly the name of a mark is taken for one.
 _PROSE_BRACKET = re.compile(rf"\({_INNER}\)|（{_INNER}）|【{_INNER}】|\{{{_INNER}\}}|\*{_INNER}\*")
 _LETTERS = re.compile(r"[^\W_]+")
-_ALIKE, _VERY_ALIKE = 0.55, 0.8  # difflib's ratio
+_PHONE = re.compile(r"[^\W\d_]{1,3}[0-2]?|[aeiouüngàáèéìíòóùúāēěīōūǎǐǒǔǖǘǚǜ]{4}")
+_ALIKE = 0.55  # difflib's ratio
 _MEANINGS = {
     "laugh": "laughter", "laughing": "laughter", "laughs": "laughter", "chuckle": "laughter",
     "giggle": "laughter", "haha": "laughter", "笑": "laughter", "笑声": "laughter",
@@ -40,8 +41,8 @@ class MarkTable:
     def __init__(self, known: Collection[str] = ()) -> None:
         self.known = frozenset(known)
         self._inner = {mark: _name(mark) for mark in known}
-        # Phones like [AA0] and [ǎo] are as short as the fragments of any word.
-        self._sounds = [mark for mark in known if len(self._inner[mark]) > 3]
+        # Phones and finals, [AA0] and [iǎng], are like the fragments of any word.
+        self._sounds = [mark for mark in known if not _PHONE.fullmatch(self._inner[mark])]
 
     def unknown(self, text: str) -> Iterator[str]:
         """What is written like a mark in `text` and is none of this model's, in order."""
@@ -50,7 +51,8 @@ class MarkTable:
                 yield found[0]
         for found in _PROSE_BRACKET.finditer(text):
             name = _name(found[0])
-            if name in self._inner.values() and len(name) > 3:
+            meant = _MEANINGS.get(name, name)
+            if meant != "strong" and any(meant == self._inner[mark] for mark in self._sounds):
                 yield found[0]
 
     @lru_cache(maxsize=256)  # noqa: B019  (a table lives as long as its model)

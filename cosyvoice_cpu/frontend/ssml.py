@@ -17,7 +17,8 @@ LINE_END = "\u2029"  # a line ends here, whatever the width of the text
 LONGEST_PAUSE = 60.0  # seconds
 
 _SSML = frozenset(
-    "speak voice prosody emphasis say-as phoneme sub audio break p s w token mark lang desc meta"
+    "pause"
+    " speak voice prosody emphasis say-as phoneme sub audio break p s w token mark lang desc meta"
     " metadata lexicon lookup amazon:effect amazon:domain mstts:express-as google:style par seq"
     " media".split()
 )
@@ -54,7 +55,9 @@ _SUBSTITUTE = re.compile(
 )
 _TIME = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>ms|s|sec|seconds?)?", re.IGNORECASE)
 _PAUSE = re.compile(
-    rf"[\[［]\s*(?:pause|停顿|暂停)\s*[:=：]?\s*(?P<time>{_TIME.pattern})?\s*[\]］]", re.IGNORECASE
+    rf"[\[［<]\s*(?:(?:pause|break|silence|停顿|暂停)\s*[:=：]?\s*(?P<time>{_TIME.pattern})|pause)"
+    r"\s*/?\s*[\]］>]",
+    re.IGNORECASE,
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 _CANONICAL = re.compile(r"\s*\[pause (\d{1,5})ms\]")
@@ -93,9 +96,11 @@ def pause_mark(seconds: float) -> str:
 
 def _tag(found: re.Match[str], known: Collection[str], note: Note) -> str:
     name = found["name"].lower()
-    if found[0] in known or name not in _SSML | _HTML:
+    if (mark := f"<{found['close']}{name}>") in known:
+        return mark  # <Strong > as well
+    if name not in _SSML | _HTML:
         return found[0]
-    if name == "break":
+    if name in ("break", "pause"):
         return "" if found["close"] else _break(found["attributes"], note)
     if name in _HAS_NO_EFFECT and not found["close"]:
         note(f"<{name}> has no effect here; its words are spoken")

@@ -156,6 +156,8 @@ def test_an_option_keeps_the_text_as_it_is():
         ('The <sub alias="World Wide Web">WWW</sub>.', ["The World Wide Web."]),
         ("<p>One</p><p>Two</p>", ["One.", "Two"]),
         ("甲。[停顿 300ms]乙。", ["甲。", 0.3, "乙。"]),
+        ("A <pause 2s> b <pause time='1s'/> c", ["A", 2.0, "b", 1.0, "c"]),
+        ("A [break 1s] b [silence: .5s] c [pause]", ["A", 1.0, "b", 0.5, "c", 0.5]),
     ],
 )
 def test_pauses_are_silence_and_of_tags_the_words_are_spoken(text, expected):  # T08
@@ -178,6 +180,9 @@ def test_a_tag_without_effect_and_a_pause_that_is_too_long_are_named():
         ("Well <laughing> yes.", "<laughing>", "<laughter>"),
         ("Oh <|laughter|> no.", "<|laughter|>", "<laughter>"),
         ("好（laughter）的。", "（laughter）", "[laughter]"),
+        ("Well (laughs) yes.", "(laughs)", "[laughter]"),
+        ("【笑】好的。", "【笑】", "[laughter]"),
+        ("Say [AA3] now.", "[AA3]", "[AA"),
     ],
 )
 def test_an_unknown_mark_is_named_with_the_nearest_known_one(text, mark, nearest):  # T09
@@ -189,6 +194,10 @@ def test_an_unknown_mark_is_named_with_the_nearest_known_one(text, mark, nearest
 def test_a_language_mark_of_another_model_is_left_out_and_named():
     assert said("<|en|>Hello") == "Hello"
     assert notes("<|en|>Hello")[0].startswith("<|en|> is no mark of this model and is left out")
+
+
+def test_a_mark_in_another_case_or_with_blanks_inside_is_mended_where_it_is_a_tag():
+    assert said("<Strong >you</STRONG>") == "<strong>you</strong>"
 
 
 def test_marks_of_the_model_stay_without_a_word():

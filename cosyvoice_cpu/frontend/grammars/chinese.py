@@ -24,6 +24,7 @@ _BY_PHONE = str.maketrans("0123456789", "零幺二三四五六七八九")
 _BY_DIGIT = str.maketrans("0123456789", DIGITS)
 
 _UNITS = {
+    "g": "克", "t": "吨",
     "V": "伏", "kV": "千伏", "mV": "毫伏", "W": "瓦", "kW": "千瓦", "KW": "千瓦", "MW": "兆瓦",
     "kWh": "千瓦时", "Wh": "瓦时", "mAh": "毫安时", "mA": "毫安", "Hz": "赫兹", "hz": "赫兹",
     "kHz": "千赫兹", "KHz": "千赫兹", "MHz": "兆赫兹", "GHz": "吉赫兹", "Ω": "欧姆",
@@ -146,6 +147,14 @@ def _decade(found: re.Match[str]) -> str:
     )
 
 
+def _range(found: re.Match[str]) -> str:
+    """3-5 as from 3 to 5, which the grammar subtracts; 10-7 is a score."""
+    first, second = found[1], found[2]
+    if first.startswith("0") or second.startswith("0"):
+        return found[0]
+    return f"{first}{'到' if int(first) < int(second) else '比'}{second}"
+
+
 _WIDE = re.compile("[０-９Ａ-Ｚａ-ｚ％＋－．／＄]+")
 _AMOUNT = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 
@@ -215,6 +224,8 @@ _RULES: tuple[Rule, ...] = (
     (re.compile(rf"(?<=\d)\s+(?=(?:{_ALL_UNITS})(?![A-Za-z0-9]))"), ""),
     (re.compile(r"(\d+(?:\.\d+)?)‰"), lambda found: "千分之" + cardinal(found[1])),
     (re.compile(r"[①-⑳]"), lambda found: cardinal(str(ord(found[0]) - 0x245F))),
+    (re.compile(r"(?<![\w.=+*/×÷-])(\d{1,4})-(\d{1,4})(?![\d.=-]|\s*=)", re.ASCII), _range),
+    (re.compile(r"=(?=\s*[？?])"), "等于"),
     (re.compile("½"), "二分之一"),
     (re.compile("¼"), "四分之一"),
     (re.compile("¾"), "四分之三"),
