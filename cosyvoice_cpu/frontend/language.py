@@ -98,7 +98,7 @@ _WORDS = {
     waiting walked walking wall walls war warm wash wasted waste weak wear weather wednesday weigh
     weighs weight welcome west wheel wheels white wide wild wind windows wine wing winter wish wives
     won wonder wood wooden workers working worth wrong yard yellow yesterday youth zoo
-    kid kids paid
+    humidity kid kids paid per user users
     apples bananas born born bread books boxes coffee cups eggs flights games guests inches items
     kilometers minutes oranges page pages pears percent seats seconds tables tea tickets units votes
     """,

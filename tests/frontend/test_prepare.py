@@ -138,6 +138,7 @@ def test_a_prepared_speaker_can_be_saved_and_loaded(
         ({"audio": CLIP[None]}, AudioError, "expected mono"),
         ({"audio": (CLIP * 32767).astype(np.int16)}, AudioError, "got int16"),
         ({"transcript": f"You are.{END}{WORDS}"}, TextError, "holds '<|endofprompt|>'"),
+        ({"transcript": f"You are.<endofprompt>{WORDS}"}, TextError, "holds '<|endofprompt|>'"),
         ({"transcript": "a" * 2001}, TextError, "has 2001 characters"),
         ({"transcript": "a\ud800"}, TextError, "broken character"),
         ({"name": "../anna"}, SpeakerError, "can't name a speaker"),

@@ -83,8 +83,9 @@ def _by_grammar(text: str, language: str) -> str | None:
         words = _wetext(language).normalize(text)
     except _REFUSALS:
         return None
-    # The text had no backslash, so each is one that wetext put before a quote.
-    return words.replace("\\", "")
+    # The text had no backslash, so each is one that wetext put before a quote; blanks it doubles.
+    words = words.replace("\\", "")
+    return words if "  " in text else words.replace("  ", " ")
 
 
 @lru_cache(maxsize=len(GRAMMARS))

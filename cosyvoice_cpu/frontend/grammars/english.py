@@ -52,7 +52,9 @@ _UNITS = {  # symbols that the grammar lacks or takes for something else
     "tsp": "teaspoon", "kHz": "kilohertz", "kPa": "kilopascal", "hPa": "hectopascal",
     "kB": "kilobyte", "KB": "kilobyte", "TB": "terabyte", "Mbps": "megabit per second",
     "Gbps": "gigabit per second", "kbps": "kilobit per second", "MB/s": "megabyte per second",
-    "m/s": "meter per second", "mi": "mile", "yd": "yard", "yds": "yard", "µg": "microgram",
+    "m/s": "meter per second",
+    "m/s²": "meter per second squared", "m/s^2": "meter per second squared",
+    "mi": "mile", "yd": "yard", "yds": "yard", "µg": "microgram",
     "μg": "microgram", "mcg": "microgram", "ms": "millisecond", "mm": "millimeter", "t": "ton",
     "ha": "hectare", "bpm": "beat per minute",
 }  # fmt: skip
@@ -67,6 +69,7 @@ _SYMBOLS = {
     "=": "equals", "&": "and", "#": "hash", ":": "colon", "@": "at", "%": "percent", "+": "plus",
     ",": "comma",
 }  # fmt: skip
+_MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 _ADDRESS_PARTS = re.compile(r"[A-Za-z]+|\d+|[^A-Za-z\d]")
 
 
@@ -144,6 +147,27 @@ def _mixed(found: re.Match[str]) -> str:
     return f"{number(found[1])} and {fraction.replace('one ', 'a ', 1)}"
 
 
+def _whole_and_part(found: re.Match[str]) -> str:
+    """1 1/2 as "1½"."""
+    part = {"1/2": "½", "1/4": "¼", "3/4": "¾", "1/3": "⅓", "2/3": "⅔"}[found[2]]
+    return found[1] + part
+
+
+def _season(found: re.Match[str]) -> str:
+    return f"{year(int(found[1]))} {cardinal(int(found[2]))}"
+
+
+def _day(found: re.Match[str]) -> str:
+    """3 May as "the 3rd of May", which the grammar reads."""
+    day = int(found[2])
+    suffix = {1: "st", 2: "nd", 3: "rd"}.get(day % 10 * (day not in (11, 12, 13)), "th")
+    return f"the {day}{suffix} of {found[3]}"
+
+
+def _port(found: re.Match[str]) -> str:
+    return f"{found[1]} port {digits(found[2])}"
+
+
 def _years(found: re.Match[str]) -> str:
     return f"{year(int(found[1]))} to {year(int(found[2]))}"
 
@@ -170,6 +194,14 @@ _RULES: tuple[Rule, ...] = (
     ),
     (re.compile(r"[\u2212\u2010\u2011](?=\d)"), "-"),
     (re.compile(r"(?<=\d)\s?[\u2013\u2014]\s?(?=[$€£]?\d)"), "-"),
+    (re.compile(r"(?<=[\d%CF])\s?[-\u2013\u2014]\s?(?=[$€£]\d)"), " to "),
+    (re.compile(r"(?<=\d%|°[CF])\s?[-\u2013\u2014]\s?(?=\d)"), " to "),
+    (re.compile(r"(?<=\d,\d{3})-(?=\d)"), " to "),
+    (re.compile(r"(?<=\d)\s?×\s?(?=\d)"), " times "),
+    (re.compile(r"\b(\d{1,3}) (1/2|1/4|3/4|1/3|2/3)(?![\d/])"), _whole_and_part),
+    (re.compile(r"(?<![\w/])((?:19|20)\d\d)/(\d\d)(?![\d/])"), _season),
+    (re.compile(rf"(?<![\w.])(the )?(\d{{1,2}}) ({_MONTHS})\b"), _day),
+    (re.compile(r"(?<![\d.])(\d{1,3}(?:\.\d{1,3}){3}):(\d{2,5})\b"), _port),
     (re.compile(r"(\d*)\s?([½⅓⅔¼¾⅕⅛⅜⅝⅞])"), _mixed),
     (
         re.compile(r"(?<![\w.])(ISBN(?: is|:)?)[ -]*(?:\d[\d -]{8,16}[\dX])\b"),
