@@ -96,7 +96,9 @@ def synth(
     audio_format: Annotated[
         Format | None,
         typer.Option(
-            "--format", help="Of the audio; by default by the suffix of --output, WAV on stdout."
+            "--format",
+            envvar="COSYVOICE_CPU_SYNTH_FORMAT",
+            help="Of the audio; by default by the suffix of --output, WAV on stdout.",
         ),
     ] = None,
     language: Annotated[

@@ -104,7 +104,7 @@ class AudioWriter:
         except (soundfile.LibsndfileError, ValueError) as error:
             raise AudioError(
                 f"this machine's libsndfile can't write {audio_format} at {sample_rate} Hz"
-                f" ({error})",
+                f" ({getattr(error, 'error_string', error)})",
                 "write .wav or .flac, choose another --rate, or update the soundfile package",
             ) from error
 

@@ -39,6 +39,26 @@ def test_a_size_that_is_a_placeholder_means_to_the_end(declared: int, before: by
     assert clip.warnings == ()
 
 
+@pytest.mark.parametrize("size", [b"\0" * 8, b"\xff" * 8, b"\0\xca\x9a\x3b\0\0\0\0"])
+def test_a_placeholder_of_64_bits_means_to_the_end(size: bytes) -> None:
+    file = io.BytesIO()
+    soundfile.write(file, SPEECH, RATE, format="RF64", subtype="PCM_16")
+    content = bytearray(file.getvalue())
+    if (place := content.find(b"ds64")) < 0:
+        pytest.skip("this libsndfile writes short RF64 files as WAV")
+    content[place + 16 : place + 24] = size
+    assert read_clip(bytes(content)).samples.size == SPEECH.size
+
+
+def test_caf_of_unknown_length_is_read_to_the_end() -> None:
+    file = io.BytesIO()
+    soundfile.write(file, SPEECH, RATE, format="CAF", subtype="PCM_16")
+    content = bytearray(file.getvalue())
+    place = content.find(b"data")
+    content[place + 4 : place + 12] = b"\xff" * 8
+    assert read_clip(bytes(content)).samples.size == SPEECH.size
+
+
 @pytest.mark.parametrize("beyond", [1, 2, 36, 44, 46, 1000])
 def test_a_header_that_promises_a_little_too_much_is_read_with_a_warning(beyond: int) -> None:
     clip = read_clip(wav(len(PCM) + beyond))
