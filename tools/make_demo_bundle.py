@@ -1,7 +1,7 @@
 """Makes the embedded demo: the checkpoint in `demo_voice/` through the ordinary export, the clips
 beside it through the ordinary front end.
 
-python -m tools.make_demo_bundle [FOLDER]
+python -m tools.make_demo_bundle [FOLDER] [--storage float32]
 
 The same sources, versions and processor give the same bytes. On other processors the last bits of
 what is computed in float32 differ (speakers, parity errors), which a test allows for.
@@ -23,15 +23,16 @@ from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 SOURCES = Path(__file__).parent.parent / "demo_voice"
 CHECKPOINT = SOURCES / "checkpoint"
 PROMPTS = SOURCES / "prompts"
+EMBEDDED_STORAGE = "float16"  # as the checkpoint stores its weights
 MAX_SECONDS = 40.0  # of audio with prompt: a shorter ladder than the default has fewer files
 
 
-def make_demo_bundle(bundle: Path) -> None:
+def make_demo_bundle(bundle: Path, storage: str = EMBEDDED_STORAGE) -> None:
     """Write the demo to `bundle`, in place of what is there. Raises: CosyVoiceError."""
     export_checkpoint(
         CHECKPOINT,
         bundle,
-        storage="float16",  # as the checkpoint stores its weights
+        storage=storage,
         max_seconds=MAX_SECONDS,
         overwrite=True,
     )
@@ -48,8 +49,15 @@ def main() -> int:
     """Parse the command line and make it; exit code 1 where that fails."""
     parser = argparse.ArgumentParser(prog="python -m tools.make_demo_bundle", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=DEMO_BUNDLE)
+    parser.add_argument(
+        "--storage",
+        choices=["float16", "float32"],
+        default=EMBEDDED_STORAGE,
+        help="float32 for `quantize`, which starts from there (default: as embedded, %(default)s)",
+    )
+    arguments = parser.parse_args()
     try:
-        make_demo_bundle(parser.parse_args().folder)
+        make_demo_bundle(arguments.folder, arguments.storage)
     except CosyVoiceError as error:
         print(error.lines(), file=sys.stderr)
         return error.exit_code

@@ -3,7 +3,7 @@
 The released excitation is a staircase, one sine value per 20 ms frame, so the generator has to make
 the pitch periods itself. It learns to when the staircase carries the recording's true phase and the
 loss compares complex spectra; without that no pitch appears in any reasonable time. At inference
-the phase is the running sum of f0, as the official module has it. No adversarial training.
+the phase is the running sum of f0, as the official module has it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ WINDOWS = (1920, 1024, 512, 256, 120)  # samples; 120 is a quarter of a pitch pe
 PHASE_WINDOWS = (1024, 512, 256)
 PHASE_WEIGHT = 0.5
 UNHEARD = 4  # first frames of a crop lack their past, so they carry no loss
+_DEPTH_WINDOW = 2048  # samples
 TAIL = 5  # frames that the generator needs beyond those it gives: 4 of look-ahead, 1 of overlap-add
 
 
@@ -120,6 +121,31 @@ def periodicity(audio: NDArray[Any], f0: NDArray[np.float32]) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
+def harmonic_depth(audio: NDArray[Any], f0: NDArray[np.float32]) -> float:
+    """Mean level of the harmonics between 2 and 4 kHz above that midway between two, in dB, in
+    frames whose pitch is steady; 0 is noise.
+    """
+    spectrum = torch.stft(
+        torch.from_numpy(np.asarray(audio, np.float32)),
+        _DEPTH_WINDOW,
+        HOP,
+        window=torch.hann_window(_DEPTH_WINDOW),
+        return_complex=True,
+    )
+    level = 20 * np.log10(spectrum.abs().numpy() + 1e-4)
+    bins_per_hz = _DEPTH_WINDOW / SAMPLE_RATE
+    depths = []
+    for frame in range(4, min(len(f0), level.shape[1]) - 4):
+        pitch, near = float(f0[frame]), f0[frame - 2 : frame + 3]
+        if near.min() > 60 and np.ptp(near[::4]) < 0.04 * pitch:
+            order = np.arange(math.ceil(2000 / pitch), math.ceil(4000 / pitch))
+            on, between = (
+                np.rint(place * pitch * bins_per_hz).astype(int) for place in (order, order + 0.5)
+            )
+            depths.append(level[on, frame] - level[between, frame])
+    return float(np.concatenate(depths).mean()) if depths else 0.0
+
+
 class VocoderTask:
     """Trains the generator, first on short crops, then on larger batches of longer ones."""
 
@@ -179,8 +205,8 @@ class VocoderTask:
         return self._loss(*self._pair(rng, step))
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
-        """Copy synthesis of 12 held-out texts: the losses, periodicity beside that of the
-        originals, and MOS where its predictor is installed.
+        """Copy synthesis of 12 held-out texts: the losses, periodicity and depth of the harmonics
+        beside those of the originals, and MOS where its predictor is installed.
         """
         predictor = None if missing_packages() else load_mos_predictor()
         sums: dict[str, float] = {}
@@ -196,6 +222,8 @@ class VocoderTask:
             }
             losses["periodicity"] = periodicity(made[0].numpy(), utterance.f0)
             losses["periodicity_original"] = periodicity(audio, utterance.f0)
+            losses["depth_db"] = harmonic_depth(made[0].numpy(), utterance.f0)
+            losses["depth_original_db"] = harmonic_depth(audio, utterance.f0)
             if predictor is not None:
                 losses["mos"] = predictor.predict(made[0].numpy(), SAMPLE_RATE) or 1.0
             for name, value in losses.items():
