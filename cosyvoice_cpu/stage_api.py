@@ -41,6 +41,21 @@ class SpeechLMSession(Protocol):
         ...
 
 
+class VocoderStream(Protocol):
+    """One utterance's vocoder, on a mel that arrives piece by piece.
+
+    Joined, the samples are `mel_to_waveform` of the joined mel.
+    """
+
+    def push(self, mel: Floats) -> Floats:
+        """Samples [n] that are final now, possibly none, from further frames [80, t]."""
+        ...
+
+    def finish(self) -> Floats:
+        """The rest of the samples."""
+        ...
+
+
 class Stages(Protocol):
     """One method per stage of synthesis. N tokens, T mel frames, V speech vocabulary size."""
 
@@ -155,4 +170,8 @@ class Stages(Protocol):
         self, mel: Floats, *, finalize: bool = True, source: Floats | None = None
     ) -> Floats:
         """Waveform [samples] at 24 kHz; `source` [1, samples] replaces the harmonic source."""
+        ...
+
+    def vocoder_stream(self) -> VocoderStream:
+        """A vocoder for one utterance whose mel arrives piece by piece."""
         ...

@@ -212,7 +212,9 @@ def vocoder_errors(
         source = network.m_source(f0, torch.from_numpy(noise))
         want = network(torch.from_numpy(mel)[None], source)[0].numpy()
         note("f0", f0_session.run(["f0"], {"mel": np.pad(mel, ((0, 0), (0, 3)))})[0], f0[0].numpy())
-        got = source_session.run(["source"], {"f0": f0[0].numpy(), "noise": noise})[0]
+        turns = np.zeros((1, vocoder.nb_harmonics + 1))
+        pieces = {"f0": f0[0].numpy(), "noise": noise, "turns": turns}
+        got = source_session.run(["source"], pieces)[0]
         note("source", got, source[0].numpy())
         padding = (size or frames) - frames
         feed = {

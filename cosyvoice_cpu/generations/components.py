@@ -79,6 +79,7 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
     caches: tuple[CacheSpec, ...] = ()  # for each of the `layers` of the component
     ladder: LadderSpec | None = None  # None: one graph for any length
+    past: int = 0  # frames that it looks back, for graphs that streams run on pieces
     arithmetic: Literal["float32", "float64"] = "float32"  # inside; inputs say their own type
 
     def file(self, size: int | None = None) -> str:

@@ -127,6 +127,7 @@ _VOCODER = ComponentSpec(
             variant="f0_predictor",
             inputs=(TensorSpec("mel", "float32", ("mel_bins", "frames_and_context")),),
             outputs=(TensorSpec("f0", "float32", ("frames",)),),  # Hz
+            past=8,  # four convolutions of three frames
             arithmetic="float64",  # the phase adds an error of f0 up over the utterance
         ),
         GraphSpec(
@@ -134,8 +135,12 @@ _VOCODER = ComponentSpec(
             inputs=(
                 TensorSpec("f0", "float32", ("frames",)),
                 TensorSpec("noise", "float32", (_SAMPLES, "harmonics")),  # uniform in [0, 1)
+                TensorSpec("turns", "float64", (1, "harmonics")),  # of the frames before; 0 if none
             ),
-            outputs=(TensorSpec("source", "float32", (1, _SAMPLES)),),
+            outputs=(
+                TensorSpec("source", "float32", (1, _SAMPLES)),
+                TensorSpec("turns_after", "float64", (1, "harmonics")),
+            ),
             arithmetic="float64",  # of the phase
         ),
         GraphSpec(
@@ -148,6 +153,7 @@ _VOCODER = ComponentSpec(
             ),
             outputs=(TensorSpec("waveform", "float32", (1, _SAMPLES)),),
             ladder=LadderSpec("frames", first=50),
+            past=34,  # residual blocks of the first stage, 3 and 5 convolutions deep, most of all
         ),
     ),
 )

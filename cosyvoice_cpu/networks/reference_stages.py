@@ -186,6 +186,10 @@ class ReferenceStages(ComposedStages):
         batch = _tensor(mel[:, :frames])[None], _tensor(source)[None]
         return _array(self.vocoder(*batch, finalize=finalize)[0])
 
+    def vocoder_stream(self) -> ReferenceVocoderStream:
+        """It computes everything again for each piece."""
+        return ReferenceVocoderStream(self)
+
     def _noise(self, frames: int) -> Tensor:
         synthesis, hop = self.synthesis, self.audio.samples_per_frame
         return _tensor(
@@ -204,6 +208,32 @@ class ReferenceStages(ComposedStages):
                 f"a mel of {mel.shape[1]} frames is too short for the vocoder, which needs {least}",
                 "give a longer text",
             )
+
+
+class ReferenceVocoderStream:
+    """What a stream has to give, by its definition: the part of the whole that is final."""
+
+    def __init__(self, stages: ReferenceStages) -> None:
+        self._stages = stages
+        self._mel: Floats = np.zeros((stages.synthesis.mel.num_mels, 0), np.float32)
+        self._given = 0  # samples
+
+    def push(self, mel: Floats) -> Floats:
+        """Samples [n] that are final now, from further frames [80, t]."""
+        self._mel = np.concatenate([self._mel, mel], axis=1)
+        if self._mel.shape[1] <= self._stages.synthesis.vocoder_lookahead_frames:
+            return np.zeros(0, np.float32)
+        return self._fresh(finalize=False)
+
+    def finish(self) -> Floats:
+        """The rest of the samples."""
+        return self._fresh(finalize=True) if self._mel.shape[1] else np.zeros(0, np.float32)
+
+    def _fresh(self, *, finalize: bool) -> Floats:
+        waveform = self._stages.mel_to_waveform(self._mel, finalize=finalize)
+        fresh = waveform[self._given :]
+        self._given = len(waveform)
+        return fresh
 
 
 class _Session:

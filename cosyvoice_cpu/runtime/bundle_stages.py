@@ -20,6 +20,7 @@ from cosyvoice_cpu.runtime.graph import EngineOptions, Recording
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs, Engines
 from cosyvoice_cpu.runtime.speech_lm import CachedSession, SpeechLMStage
 from cosyvoice_cpu.runtime.vocoder import VocoderStage
+from cosyvoice_cpu.runtime.vocoder_stream import BundleVocoderStream
 from cosyvoice_cpu.stage_api import FlowCondition
 
 _PARTS: dict[str, tuple[ComponentName, ...]] = {
@@ -249,3 +250,7 @@ class BundleStages(ComposedStages):
     ) -> Floats:
         """Raises: SynthesisError if `mel` is too short or too long, ValueError for a source."""
         return self._vocoder().waveform(mel, finalize=finalize, source=source)
+
+    def vocoder_stream(self) -> BundleVocoderStream:
+        """A piece costs its own frames and those looked back on."""
+        return BundleVocoderStream(self._vocoder(), self.synthesis.mel.num_mels)

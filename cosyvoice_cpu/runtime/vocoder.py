@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
@@ -27,12 +28,17 @@ class VocoderStage:
         self._graphs = graphs
         self._spec = graphs.spec.graph("generator")
         self._synthesis = synthesis
-        self._samples_per_frame = audio.samples_per_frame
+        self.samples_per_frame = audio.samples_per_frame
         # What the generator's first convolution looks ahead: all but the f0 predictor's share and
         # the one frame that the overlap-add of the inverse STFT can't finish.
-        self._f0_ahead = synthesis.f0_lookahead_frames
-        self._mel_ahead = synthesis.vocoder_lookahead_frames - self._f0_ahead - 1
+        self.f0_ahead = synthesis.f0_lookahead_frames
+        self._mel_ahead = synthesis.vocoder_lookahead_frames - self.f0_ahead - 1
         self._f0_spec = graphs.spec.graph("f0_predictor")
+        # What streams have to know of the graphs: frames that they look ahead and back.
+        self.ahead = synthesis.vocoder_lookahead_frames
+        self.f0_past: int = self._f0_spec.past
+        self.past: int = self._spec.past
+        self.max_frames: int | None = graphs.max_frames
         self._f0 = graphs.open("f0_predictor")
         self._source_spec = graphs.spec.graph("excitation")
         self._source = graphs.open("excitation")
@@ -43,10 +49,10 @@ class VocoderStage:
         Raises: SynthesisError if `mel` is too short, BundleError if the manifest does not fit.
         """
         self._require_length(mel, finalize)
-        ahead = self._f0_ahead if finalize else 0
+        ahead = self.f0_ahead if finalize else 0
         feed = self._f0_spec.feed(np.pad(mel, ((0, 0), (0, ahead))))
         (f0,) = self._f0_spec.results(self._f0.run(feed))
-        if len(f0) != mel.shape[1] + ahead - self._f0_ahead:
+        if len(f0) != mel.shape[1] + ahead - self.f0_ahead:
             raise _disagreement(
                 f"the f0 predictor gives {len(f0)} values for {mel.shape[1]} frames"
             )
@@ -58,21 +64,43 @@ class VocoderStage:
         Raises: SynthesisError beyond the length of the fixed noise, BundleError if the manifest
         does not fit.
         """
-        if noise is None:
-            noise = harmonic_noise(
-                len(f0) * self._samples_per_frame,
-                self._synthesis.harmonic_noise_skip,
-                self._synthesis.harmonics,
-                self._synthesis.max_frames * self._samples_per_frame,
-            )
+        return self.excite(f0, self.noise(0, len(f0)) if noise is None else noise, self.no_turns)[0]
+
+    @property
+    def no_turns(self) -> NDArray[np.float64]:
+        """The phase [1, harmonics] before the first frame."""
+        return np.zeros((1, self._synthesis.harmonics))
+
+    def noise(self, start: int, frames: int) -> Floats:
+        """The fixed noise [samples, harmonics] of the frames from `start` on.
+
+        Raises: SynthesisError beyond its length.
+        """
+        samples = self.samples_per_frame
+        drawn = harmonic_noise(
+            (start + frames) * samples,
+            self._synthesis.harmonic_noise_skip,
+            self._synthesis.harmonics,
+            self._synthesis.max_frames * samples,
+        )
+        return drawn[start * samples :]
+
+    def excite(
+        self, f0: Floats, noise: Floats, turns: NDArray[np.float64]
+    ) -> tuple[Floats, NDArray[np.float64]]:
+        """Source [1, samples] of f0 [T] in Hz that goes on from the phase `turns` [1, harmonics],
+        and the phase behind it.
+
+        Raises: BundleError if the manifest does not fit.
+        """
         try:
-            outputs = self._source.run(self._source_spec.feed(f0, noise))
+            outputs = self._source.run(self._source_spec.feed(f0, noise, turns))
         except Exception as error:  # engines' exceptions have no common class of their own
             raise _disagreement(f"the excitation fails ({first_line(error)})") from error
-        (source,) = self._source_spec.results(outputs)
-        if source.shape != (1, len(f0) * self._samples_per_frame):
+        source, after = self._source_spec.results(outputs)
+        if source.shape != (1, len(f0) * self.samples_per_frame):
             raise _disagreement(f"the excitation has {source.shape} for {len(f0)} frames")
-        return source
+        return source, after
 
     def waveform(self, mel: Floats, *, finalize: bool, source: Floats | None = None) -> Floats:
         """Samples [T * samples per frame] from log-mel [mel bins, T].
@@ -83,7 +111,7 @@ class VocoderStage:
         if source is None:
             source = self.source(self.f0(mel, finalize=finalize))
         self._require_length(mel, finalize)
-        available, rest = divmod(source.shape[1], self._samples_per_frame)
+        available, rest = divmod(source.shape[1], self.samples_per_frame)
         least = 1 if finalize else self._mel_ahead + 2
         if rest or not least <= available <= mel.shape[1]:
             raise ValueError(f"source {source.shape} does not fit mel {mel.shape}")
@@ -91,13 +119,13 @@ class VocoderStage:
         waveform = self._generate(mel[:, :available], source, frames)
         # Without an end, the last frame's overlap-add lacks what would follow.
         used = frames if finalize else frames - 1
-        return waveform[: used * self._samples_per_frame]
+        return waveform[: used * self.samples_per_frame]
 
     def _generate(self, mel: Floats, source: Floats, frames: int) -> Floats:
         """Run the graph on `frames` frames; mel beyond them, if any, is context."""
         graph, size = self._graphs.for_frames("generator", frames)
-        samples = frames * self._samples_per_frame
-        padding = size * self._samples_per_frame - samples
+        samples = frames * self.samples_per_frame
+        padding = size * self.samples_per_frame - samples
         feed = self._spec.feed(
             np.pad(mel, ((0, 0), (0, size + self._mel_ahead - mel.shape[1])))[None],
             np.pad(source[:, :samples], ((0, 0), (0, padding))),

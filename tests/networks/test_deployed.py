@@ -107,8 +107,14 @@ def test_f0_and_source_are_the_references() -> None:
     opened = reference.f0_predictor(mel[None], finalize=False).float()
     assert error(network(mel), opened[0]) <= 1e-6
     f0, noise = want[0] * 100, torch.rand(40 * reference.config.samples_per_frame, 9)
-    got = vocoder.graph("excitation")(f0, noise)
+    excitation, none = vocoder.graph("excitation"), torch.zeros(1, 9, dtype=torch.float64)
+    got, turns = excitation(f0, noise, none)
     assert error(got, reference.m_source(f0[None], noise)[0]) <= TOLERANCE
+    samples = 13 * reference.config.samples_per_frame
+    first, carried = excitation(f0[:13], noise[:samples], none)
+    second, end = excitation(f0[13:], noise[samples:], carried)
+    assert torch.equal(torch.cat([first, second], dim=1), got)
+    assert torch.equal(end, turns)
 
 
 @torch.no_grad()

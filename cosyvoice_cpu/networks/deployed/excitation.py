@@ -1,6 +1,8 @@
-"""The excitation as it runs; its noise is an input, so that it has no randomness of its own.
+"""The excitation as it runs; noise and phase are inputs, so that it has neither randomness nor
+memory of its own.
 
-The phase is summed in float64, rounded to float32 and scaled in the original's order.
+The phase is summed in float64, rounded to float32 and scaled in the original's order, so that
+pieces of an utterance sum up to the same as the whole.
 Source: as the reference.
 """
 
@@ -26,12 +28,19 @@ class Excitation(nn.Linear):
         order = torch.arange(1, harmonics + 1, dtype=torch.float32, device="cpu")
         self.register_buffer("order", order, persistent=False)
 
-    def forward(self, f0: Tensor, noise: Tensor) -> Tensor:  # type: ignore[override]
-        """Source [1, T * 480] in -1..1 from f0 [T] in Hz and noise [T * 480, harmonics]."""
+    def forward(  # type: ignore[override]
+        self, f0: Tensor, noise: Tensor, turns: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Source [1, T * 480] in -1..1 from f0 [T] in Hz and noise [T * 480, harmonics].
+
+        `turns` float64 [1, harmonics] are the sums of the frames before, in cycles per sample; the
+        second output is what they are behind these frames.
+        """
         config = self.config
         column = f0.unsqueeze(1)  # [T, 1]
-        turns = torch.fmod(column * self.order / config.sampling_rate, 1.0)  # per sample
-        phase = turns.double().cumsum(dim=0).float() * 2 * math.pi * config.samples_per_frame
+        each = torch.fmod(column * self.order / config.sampling_rate, 1.0)  # per sample
+        sums = torch.cat([turns, each.double()]).cumsum(dim=0)[1:]
+        phase = sums.float() * 2 * math.pi * config.samples_per_frame
         sine = phase.double().sin().float() * config.nsf_alpha  # [T, harmonics]
         voiced = column > config.nsf_voiced_threshold
         sine = torch.where(voiced, sine, 0.0)
@@ -39,4 +48,4 @@ class Excitation(nn.Linear):
         noise = noise.view(-1, config.samples_per_frame, self.in_features)  # [T, 480, harmonics]
         signal = sine.unsqueeze(1) + level.unsqueeze(1) * noise
         merged: Tensor = super().forward(signal.flatten(0, 1))  # [T * 480, 1]
-        return merged.tanh().view(1, -1)
+        return merged.tanh().view(1, -1), sums[-1:]
