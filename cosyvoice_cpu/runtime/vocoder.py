@@ -35,7 +35,7 @@ class VocoderStage:
         self._mel_ahead = synthesis.vocoder_lookahead_frames - self.f0_ahead - 1
         self._f0_spec = graphs.spec.graph("f0_predictor")
         # What streams have to know of the graphs: frames that they look ahead and back.
-        self.ahead = synthesis.vocoder_lookahead_frames
+        self.ahead: int = synthesis.vocoder_lookahead_frames
         self.f0_past: int = self._f0_spec.past
         self.past: int = self._spec.past
         self.max_frames: int | None = graphs.max_frames

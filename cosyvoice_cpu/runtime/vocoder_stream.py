@@ -57,7 +57,8 @@ class BundleVocoderStream:
         """Frames that fit the ladder's top beside those looked back on."""
         stage = self._stage
         top = 1000 if stage.max_frames is None else stage.max_frames
-        return max(1, top - stage.past - stage.ahead)
+        longest: int = top - stage.past - stage.ahead
+        return max(1, longest)
 
     def _advance(self, *, finalize: bool) -> Floats:
         stage, ahead = self._stage, 0 if finalize else self._stage.ahead

@@ -111,9 +111,8 @@ def test_a_piece_longer_than_the_ladder_is_taken_in_parts() -> None:
 
 def test_the_reference_s_stream_is_its_whole_and_gives_as_much_at_a_time() -> None:
     stages, mel = reference_stages(), a_mel()[:, :60]
-    assert (
-        error(joined(stages.vocoder_stream(), mel, [3, 20, 41]), stages.mel_to_waveform(mel)) == 0
-    )
+    got = joined(stages.vocoder_stream(), mel, [3, 20, 41])
+    assert error(got, stages.mel_to_waveform(mel)) <= TOLERANCE
     streams = stages.vocoder_stream(), demo().vocoder_stream()
     for start in range(0, 60, 5):
         theirs, ours = (stream.push(mel[:, start : start + 5]) for stream in streams)
