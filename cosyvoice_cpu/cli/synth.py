@@ -141,6 +141,7 @@ def synth(
     from cosyvoice_cpu.cli.text_input import check_characters, text_to_speak
     from cosyvoice_cpu.frontend.clip import read_clip
     from cosyvoice_cpu.frontend.language import check_language
+    from cosyvoice_cpu.frontend.lexicon import Lexicon
     from cosyvoice_cpu.frontend.speakers import check_name
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.audio_files import check_format, format_of
@@ -157,6 +158,8 @@ def synth(
             check_format(encoding, rate)
     _check_options(speaker, audio, transcript)
     check_language(language)
+    if lexicon is not None:
+        Lexicon.load(lexicon)  # its marks are checked when the model is known
     chosen_mode = mode.value if mode else None
     delivery = Delivery(rate, loudness)
     check_request(seed=seed, speed=speed, mode=chosen_mode, instruct=instruct, delivery=delivery)

@@ -34,6 +34,8 @@ WORDS = [
     ("synth Hi --output o.wav --bundle B", "--mode", ["", "x", "ZERO-SHOT", "zero-shot\n"], 2),
     ("synth Hi --output o.wav --bundle B", "--speaker", ["", "..", "/", "a\nb", "\x1b[2J"], 1),
     ("synth Hi --output o.wav --bundle B", "--instruct", ["\ud800", "\x00", "x " * 500_000], 1),
+    ("synth Hi --output o.wav --bundle B", "--language", ["", "english", "e n", "12", "en\n"], 2),
+    ("synth Hi --output o.wav --bundle B", "--lexicon", ["", ".", "none.txt"], 1),
     ("export C --output e", "--shapes", ["", "x", "static "], 2),
     ("export C --output e", "--storage", ["", "int8", "float64"], 2),
     ("export C --output e", "--speech-lm", ["", "../base"], 2),
@@ -96,7 +98,7 @@ def test_a_word_that_an_option_does_not_know_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     arguments = _line(command, tiny_bundle, tiny_checkpoint)
-    if option == "--instruct":
+    if option in ("--instruct", "--lexicon"):
         arguments += ["--audio", str(CLIP)]
     fact = refused(*arguments, f"{option}={value}", code=code)
     assert fact.isprintable()
