@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from cosyvoice_cpu.errors import CosyVoiceError, first_line
+from cosyvoice_cpu.errors import CosyVoiceError, UsageError, first_line
 
 # How torch's and ONNX Runtime's allocators say it; neither raises MemoryError.
 _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|Failed to allocate memory|out of memory")
@@ -24,7 +24,7 @@ INTERRUPTED = 130
 class FailureLines(TyperGroup):
     """The group of all commands; every exception of a command ends here.
 
-    Wrong usage is left to Typer, which names the option and exits with 2.
+    Wrong usage is found by Typer, which names the option; it is said in the same two lines.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -33,7 +33,11 @@ class FailureLines(TyperGroup):
         if "--debug" in args[:end]:
             rest = [argument for argument in args[:end] if argument != "--debug"]
             args = ["--debug", *rest, *args[end:]]
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            _report_usage(error)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises: typer.Exit with the code of what went wrong."""
@@ -64,8 +68,8 @@ class FailureLines(TyperGroup):
             raise typer.Exit(FAILED) from error
         except Exception as error:
             if type(error).__module__.startswith(("typer.", "click.")):
-                _hint_at_dashes(error)
-                raise  # wrong usage, exits and aborts
+                _report_usage(error)
+                raise  # exits, aborts, and help in place of arguments
             if type(error).__module__.startswith("onnxruntime."):
                 _show_traceback(ctx)
                 report(_OUT_OF_MEMORY if _NO_MEMORY.search(str(error)) else _of_engine(error))
@@ -79,10 +83,17 @@ class FailureLines(TyperGroup):
             raise typer.Exit(FAILED) from error
 
 
-def _hint_at_dashes(error: Any) -> None:
-    """Say how a text like "-5 degrees" is told from an option, if no option looks like it."""
-    if type(error).__name__ == "NoSuchOption" and not error.possibilities:
-        error.message += "\nhint:  what begins with - and is no option goes behind --, at the end"
+def _report_usage(error: Any) -> None:
+    """Print what Typer says of wrong usage. Raises: typer.Exit if that is what `error` is."""
+    name = type(error).__name__
+    if getattr(error, "exit_code", None) != UsageError.exit_code or name == "NoArgsIsHelpError":
+        return
+    command = error.ctx.command_path if error.ctx else "cosyvoice-cpu"
+    hint = f"`{command} --help` lists what it takes"
+    if name == "NoSuchOption" and not error.possibilities:  # a text like "-5 degrees"
+        hint = "what begins with - and is no option goes behind --, at the end"
+    report(UsageError(error.format_message(), hint))
+    raise typer.Exit(UsageError.exit_code) from None
 
 
 def of_system(error: OSError) -> CosyVoiceError:

@@ -119,3 +119,31 @@ def test_lines_are_bounded_whatever_a_file_holds(monkeypatch: pytest.MonkeyPatch
     assert fact.startswith("error: first x") and fact.endswith("x last")
     short = CosyVoiceError("z" * LONGEST_LINE, "")
     assert short.what == str(short) == "z" * LONGEST_LINE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact", "hint"),
+    [
+        (["nope"], "No such command 'nope'", "`cosyvoice-cpu --help` lists"),
+        (["--nope"], "No such option: --nope", "what begins with - and is no option goes"),
+        (["synth", "-5 degrees"], "No such option: -5", "what begins with - and is no option goes"),
+        (["synth", "a", "--threads", "x"], "Invalid value for '--threads'", "`cosyvoice-cpu synth"),
+        (["verify"], "Missing argument", "`cosyvoice-cpu verify --help` lists what it takes"),
+        (["info", "a", "b"], "Got unexpected extra argument", "`cosyvoice-cpu info --help` lists"),
+    ],
+)
+def test_wrong_usage_is_two_lines_like_any_other_failure(
+    arguments: list[str], fact: str, hint: str
+) -> None:
+    result = CliRunner().invoke(app, arguments, prog_name="cosyvoice-cpu")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    first, second = result.stderr.splitlines()
+    assert first.startswith(f"error: {fact}")
+    assert second.startswith(f"hint:  {hint}")
+
+
+def test_no_arguments_show_the_help() -> None:
+    result = CliRunner().invoke(app, [])
+    assert "Usage: " in result.output
+    assert "error:" not in result.output

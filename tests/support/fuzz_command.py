@@ -21,8 +21,7 @@ def refused(
     """The fact that the command is refused with, after a look at everything else it does.
 
     stderr has one `error:` line and at most one `hint:` line, both last, beside notes on what was
-    chosen; stdout is empty, but for `verify`; the exit code is `code`. Wrong usage that Typer finds
-    is in its words.
+    chosen; stdout is empty, but for `verify`; the exit code is `code`.
     """
     started = time.monotonic()
     result = CliRunner().invoke(
@@ -34,9 +33,6 @@ def refused(
         assert result.stdout == ""
     assert "Traceback" not in result.stderr
     assert "internal error" not in result.stderr
-    if result.stderr.startswith("Usage: "):
-        assert code == 2
-        return result.stderr.splitlines()[-1]
     lines = result.stderr.splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
     hints = [line for line in lines if line.startswith("hint:  ")]
