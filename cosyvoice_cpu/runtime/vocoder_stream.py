@@ -51,14 +51,13 @@ class BundleVocoderStream:
 
     @property
     def _received(self) -> int:
-        return self._start + self._mel.shape[1]
+        return self._start + int(self._mel.shape[1])
 
     def _longest_piece(self) -> int:
         """Frames that fit the ladder's top beside those looked back on."""
         stage = self._stage
         top = 1000 if stage.max_frames is None else stage.max_frames
-        longest: int = top - stage.past - stage.ahead
-        return max(1, longest)
+        return max(1, top - stage.past - stage.ahead)
 
     def _advance(self, *, finalize: bool) -> Floats:
         stage, ahead = self._stage, 0 if finalize else self._stage.ahead
