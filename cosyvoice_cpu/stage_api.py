@@ -9,7 +9,7 @@ int; there is a batch dimension only where it is shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol, TypedDict
 
 from cosyvoice_cpu.arrays import Floats
@@ -107,6 +107,26 @@ class Stages(Protocol):
 
         `sampler` is "ras" or "greedy". Below the minimum length every stop id is banned;
         `original_stop_rule` bans only the one id that the original bans.
+        """
+        ...
+
+    def stream_speech_tokens(
+        self,
+        text_ids: Sequence[int],
+        *,
+        prompt_text_ids: Sequence[int] = (),
+        prompt_speech_ids: Sequence[int] = (),
+        sampler: str = "ras",
+        seed: int = 0,
+        min_tokens: int | None = None,
+        max_tokens: int | None = None,
+        original_stop_rule: bool = False,
+        embedding: Floats | None = None,
+    ) -> Iterator[int]:
+        """What `generate_speech_tokens` returns, each id as it is drawn.
+
+        Wrong arguments are refused at the call; the model runs when an id is asked for. Closing or
+        dropping the iterator ends the utterance and frees its cache.
         """
         ...
 

@@ -6,18 +6,18 @@ An engine that inherits from here differs from the reference in its networks onl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import cosine_preset, solve
-from cosyvoice_cpu.decoding.token_loop import generate
+from cosyvoice_cpu.decoding.token_loop import stream_tokens
 from cosyvoice_cpu.stage_api import FlowCondition, SpeechLMSession
 
 
 class ComposedStages(ABC):
-    """`generate_speech_tokens` and `tokens_to_mel` of `cosyvoice_cpu.stage_api.Stages`."""
+    """The loops of `cosyvoice_cpu.stage_api.Stages`: over speech tokens, and over solver steps."""
 
     def __init__(self, audio: Audio, synthesis: Synthesis) -> None:
         self.audio = audio
@@ -72,8 +72,35 @@ class ComposedStages(ABC):
         original_stop_rule: bool = False,
         embedding: Floats | None = None,
     ) -> list[int]:
+        """All of `stream_speech_tokens`."""
+        tokens = self.stream_speech_tokens(
+            text_ids,
+            prompt_text_ids=prompt_text_ids,
+            prompt_speech_ids=prompt_speech_ids,
+            sampler=sampler,
+            seed=seed,
+            min_tokens=min_tokens,
+            max_tokens=max_tokens,
+            original_stop_rule=original_stop_rule,
+            embedding=embedding,
+        )
+        return list(tokens)
+
+    def stream_speech_tokens(
+        self,
+        text_ids: Sequence[int],
+        *,
+        prompt_text_ids: Sequence[int] = (),
+        prompt_speech_ids: Sequence[int] = (),
+        sampler: str = "ras",
+        seed: int = 0,
+        min_tokens: int | None = None,
+        max_tokens: int | None = None,
+        original_stop_rule: bool = False,
+        embedding: Floats | None = None,
+    ) -> Iterator[int]:
         """The loop of `decoding.token_loop`; `embedding` is unused in generation 3."""
-        return generate(
+        return stream_tokens(
             self.speech_lm_session(),
             text_ids,
             self.synthesis,

@@ -5,11 +5,10 @@ Source: CosyVoice cosyvoice/llm/llm.py, CosyVoice3LM.inference and inference_wra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Synthesis
 from cosyvoice_cpu.decoding.sampling import generator_for, sampler_named
 from cosyvoice_cpu.errors import TextError, UsageError
@@ -22,7 +21,7 @@ def token_limits(synthesis: Synthesis, text_ids: int) -> tuple[int, int]:
     return int(text_ids * ratios[0]), int(text_ids * ratios[1])
 
 
-def generate(
+def stream_tokens(
     session: SpeechLMSession,
     text_ids: Sequence[int],
     synthesis: Synthesis,
@@ -34,15 +33,19 @@ def generate(
     min_tokens: int | None = None,
     max_tokens: int | None = None,
     original_stop_rule: bool = False,
-) -> list[int]:
-    """Speech tokens of `text_ids`, without the stop id that ended them.
+) -> Iterator[int]:
+    """Speech tokens of `text_ids`, each as it is drawn, without the stop id that ended them.
 
     `sampler` is "ras" or "greedy". The limits default to the manifest's ratios times the target's
     ids. Below `min_tokens` no stop id is drawn, neither first nor in the redraw for a repetition;
     with `original_stop_rule` only the one id that the original bans there, which lets speech end
     early. A result of `max_tokens` tokens was cut off. The silent-token rule is not applied.
-    Raises: TextError without text ids, UsageError for contradictory limits or an unknown sampler,
-    SynthesisError for logits that are not finite.
+
+    Wrong arguments are refused at the call. The model runs when a token is asked for, in the
+    thread that asks; a caller that has enough closes the iterator or drops it, which frees the
+    session.
+    Raises: TextError without text ids, UsageError for contradictory limits or an unknown sampler;
+    while iterating, SynthesisError for logits that are not finite.
     """
     if not text_ids:
         raise TextError("there is no text to speak", "give at least one word")
@@ -55,23 +58,25 @@ def generate(
             "choose a minimum that is not above the maximum",
         )
     draw = sampler_named(sampler, synthesis.sampling)
-    rng = generator_for(seed)
     special = synthesis.special_ids
     stop = range(special.stop_first, special.stop_first + special.stop_count)
     banned = [special.original_banned] if original_stop_rule else slice(stop.start, stop.stop)
 
-    tokens: list[int] = []
-    logits: Floats | None = None
-    while len(tokens) < most:
-        if logits is None:
-            logits = session.prefill(text_ids, prompt_text_ids, prompt_speech_ids)
-        else:
-            logits = session.step(tokens[-1])
-        if len(tokens) < least:
-            logits = np.array(logits)  # the engine may own the buffer
-            logits[banned] = -np.inf
-        token = draw(logits, tokens, rng)
-        if token in stop:
-            break
-        tokens.append(token)
-    return tokens
+    def drawn() -> Iterator[int]:
+        rng = generator_for(seed)
+        tokens: list[int] = []
+        while len(tokens) < most:
+            if tokens:
+                logits = session.step(tokens[-1])
+            else:
+                logits = session.prefill(text_ids, prompt_text_ids, prompt_speech_ids)
+            if len(tokens) < least:
+                logits = np.array(logits)  # the engine may own the buffer
+                logits[banned] = -np.inf
+            token = draw(logits, tokens, rng)
+            if token in stop:
+                return
+            tokens.append(token)
+            yield token
+
+    return drawn()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import msgspec
 import numpy as np
 import pytest
@@ -12,10 +14,14 @@ from support.table_stages import GENERATION, SMALL, VOCABULARY, random_lm
 
 from cosyvoice_cpu.decoding.silence import shorten_silence
 from cosyvoice_cpu.decoding.solver import cosine_preset, solve, solver_times, time_grid
-from cosyvoice_cpu.decoding.token_loop import generate, token_limits
+from cosyvoice_cpu.decoding.token_loop import stream_tokens, token_limits
 from cosyvoice_cpu.errors import TextError, UsageError
 
 REFERENCE = np.load(DATA / "synthesis_reference.npz")
+
+
+def generate(*given, **options):
+    return list(stream_tokens(*given, **options))
 
 
 @given(
@@ -86,15 +92,41 @@ def test_banning_does_not_write_into_the_engines_buffer():
     assert np.array_equal(lm.table, before)
 
 
+def test_a_token_is_handed_on_before_the_next_one_is_computed():
+    lm = random_lm(4, stop_bias=-50.0)
+    tokens = stream_tokens(lm, [1], SMALL, max_tokens=5)
+    assert lm.prompt is None
+    taken = []
+    for token in tokens:
+        assert lm.read == taken
+        taken.append(token)
+    assert taken == generate(random_lm(4, stop_bias=-50.0), [1], SMALL, max_tokens=5)
+
+
+@pytest.mark.parametrize("way", ["closed", "dropped"])
+def test_an_utterance_that_is_cancelled_lets_go_of_its_cache(way):
+    lm = random_lm(4, stop_bias=-50.0)
+    gone = weakref.ref(lm)
+    tokens = stream_tokens(lm, [1], SMALL)
+    next(tokens)
+    del lm
+    assert gone() is not None
+    if way == "closed":
+        tokens.close()
+    else:
+        del tokens
+    assert gone() is None
+
+
 def test_a_text_without_ids_is_refused():
     with pytest.raises(TextError, match="there is no text to speak"):
-        generate(random_lm(0), [], SMALL)
+        stream_tokens(random_lm(0), [], SMALL)  # at the call, before a token is asked for
 
 
 @pytest.mark.parametrize(("least", "most"), [(5, 4), (-1, 3), (0, -1)])
 def test_limits_that_contradict_each_other_are_wrong_usage(least, most):
     with pytest.raises(UsageError, match="can't both hold"):
-        generate(random_lm(0), [1], SMALL, min_tokens=least, max_tokens=most)
+        stream_tokens(random_lm(0), [1], SMALL, min_tokens=least, max_tokens=most)
 
 
 def test_a_maximum_below_the_default_minimum_wins_over_it():

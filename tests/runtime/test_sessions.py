@@ -30,3 +30,20 @@ def test_a_released_stage_opens_again_and_computes_the_same(tiny_bundle):
     np.testing.assert_array_equal(stages.mel_to_waveform(mel), before)
     with pytest.raises(KeyError):
         stages.release("tokenizer")
+
+
+def test_utterances_drawn_token_by_token_and_in_turns_are_what_they_are_alone(tiny_bundle):
+    stages = BundleStages.load(tiny_bundle)
+    texts = [1, 2, 3], [4, 5, 6, 7]
+    alone = [stages.generate_speech_tokens(text, seed=3, max_tokens=20) for text in texts]
+    turns = [stages.stream_speech_tokens(text, seed=3, max_tokens=20) for text in texts]
+    together: list[list[int]] = [[], []]
+    while True:
+        drawn = [next(turn, None) for turn in turns]
+        if drawn == [None, None]:
+            break
+        for tokens, token in zip(together, drawn, strict=True):
+            tokens += [] if token is None else [token]
+        stages.mel_to_waveform(np.full((80, 10), -5.0, np.float32))  # other stages run between
+    assert together == alone
+    assert all(alone)

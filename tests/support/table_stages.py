@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from cosyvoice_cpu.bundle.manifest import Audio, SpeechIds
-from cosyvoice_cpu.decoding.token_loop import generate
+from cosyvoice_cpu.decoding.token_loop import stream_tokens
 from cosyvoice_cpu.generations import generation_named
 from support.bundle_examples import SYNTHESIS
 
@@ -85,7 +85,7 @@ class TableStages:
             if tokens is not None:
                 return tokens[: arguments["max_tokens"]]
         lm = random_lm(sum(text_ids) % 1000, self._stop_bias)
-        return generate(lm, text_ids, self.synthesis, **arguments)
+        return list(stream_tokens(lm, text_ids, self.synthesis, **arguments))
 
     def tokens_to_mel(self, tokens, *, prompt_tokens, prompt_mel, embedding, steps=10):
         call = {"tokens": list(tokens), "prompt_tokens": list(prompt_tokens), "mel": prompt_mel}
