@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import zip_longest
 
 import numpy as np
 import pytest
@@ -38,12 +39,10 @@ def test_utterances_drawn_token_by_token_and_in_turns_are_what_they_are_alone(ti
     alone = [stages.generate_speech_tokens(text, seed=3, max_tokens=20) for text in texts]
     turns = [stages.stream_speech_tokens(text, seed=3, max_tokens=20) for text in texts]
     together: list[list[int]] = [[], []]
-    while True:
-        drawn = [next(turn, None) for turn in turns]
-        if drawn == [None, None]:
-            break
+    for drawn in zip_longest(*turns):
         for tokens, token in zip(together, drawn, strict=True):
-            tokens += [] if token is None else [token]
+            if token is not None:
+                tokens.append(token)
         stages.mel_to_waveform(np.full((80, 10), -5.0, np.float32))  # other stages run between
     assert together == alone
     assert all(alone)
