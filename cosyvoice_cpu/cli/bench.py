@@ -99,8 +99,7 @@ def bench(
     if output and not os.path.isdir(output.parent):
         raise OutputError(f"there is no folder {output.parent}", "create the folder first")
     makers = bundle_makers(workload, count, force=bool(synthetic))
-    inputs = BenchInputs(work, workload, makers, note)
-    try:
+    with BenchInputs(work, workload, makers, note, keep=keep) as inputs:
         if synthetic:
             checkpoint = inputs.synthetic_checkpoint(synthetic)
         given = bundles or []
@@ -115,9 +114,6 @@ def bench(
             measure_loading=not no_loading,
             notify=note,
         )
-    finally:
-        if not keep:
-            inputs.remove()
     machine = describe_machine()
     if output:
         write_files(result, machine, output)

@@ -10,11 +10,11 @@ drawn, so the minimum and maximum token counts alone set the length.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Literal
 
-from cosyvoice_cpu.bundle.atomic import is_disk_full, output_error, partial_name
+from cosyvoice_cpu.bundle.atomic import is_disk_full, output_error
+from cosyvoice_cpu.bundle.stale_files import partial_folder
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.checkpoint.sizes import FULL, TINY
 from cosyvoice_cpu.checkpoint.synthetic_front_end import (
@@ -56,15 +56,11 @@ def make_synthetic_checkpoint(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not an empty folder", "give another name")
     _require_torch()
-    partial = folder.parent / partial_name(folder.name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial.mkdir()
-        try:
+        with partial_folder(folder) as partial:
             _write(partial, config, seed, front_end, notify)
             partial.replace(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise output_error(folder, error) from error
     except RuntimeError as error:  # torch's own writer has no other class for a full disk

@@ -273,6 +273,53 @@ def test_export_killed_at_any_step_leaves_the_old_bundle_or_the_new(
     open_bundle(folder / "e")
 
 
+@pytest.mark.parametrize("command", ["bench", "bench that makes its bundle", "profile"])
+def test_a_command_killed_in_a_folder_of_its_own_has_it_removed_by_the_next_one(
+    command: str,
+    tiny_bundle: Path,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scratch, work = tmp_path / "tmp", tmp_path / "work"
+    scratch.mkdir()
+    work.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    short = ("--seconds", "1", "--prompt-seconds", "1", "--threads", "1")
+    bench = ("bench", *short, "--no-loading", "--repeat", "1", "--work", work)
+    arguments: tuple[str | Path, ...] = {
+        "bench": (*bench, tiny_bundle),
+        "bench that makes its bundle": (*bench, "--checkpoint", tiny_checkpoint, "--rows", "onnx"),
+        "profile": ("profile", *short, tiny_bundle),
+    }[command]
+    folder = work if "makes" in command else scratch
+    process = start(tiny_bundle, tmp_path, *arguments)
+    while not any(folder.iterdir()):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=120)
+    assert any(folder.iterdir())  # else the test shows nothing
+    ends(start(tiny_bundle, tmp_path, *arguments), 0)
+    assert list(folder.iterdir()) == []
+
+
+def test_a_synthetic_checkpoint_whose_writer_was_killed_is_removed_by_the_next(
+    tmp_path: Path,
+) -> None:
+    make = "from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint as m"
+    call = f"{make}; from pathlib import Path; m(Path('c'), size='tiny', front_end=False)"
+    process = subprocess.Popen([sys.executable, "-c", call], cwd=tmp_path)
+    while not any(tmp_path.iterdir()):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == [".c.partial"]
+    subprocess.run([sys.executable, "-c", call], cwd=tmp_path, check=True)
+    assert os.listdir(tmp_path) == ["c"]
+
+
 def _importing(process: subprocess.Popen[bytes], folder: Path) -> bool:
     return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
 

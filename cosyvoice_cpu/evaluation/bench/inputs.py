@@ -1,20 +1,21 @@
 """What a bench runs on where it is not given: a random checkpoint, and bundles made of one.
 
-Everything is made in a work folder, under names that say what it was made of, and is used again by
-the next run. What a run made itself it can remove again.
+What is to be kept is made in a work folder, under names that say what it was made of, and is used
+again by the next run. What is not goes with the run, or with the next one if it was killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 from cosyvoice_cpu.bundle.atomic import output_error
+from cosyvoice_cpu.bundle.stale_files import partial_folder, remove_stale_files
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec, Variant
@@ -42,7 +43,7 @@ def seconds_to_hold(workload: Workload) -> float:
 
 
 class BenchInputs:
-    """A work folder, and what was made in it by this object."""
+    """A work folder, and what is made in it. A context manager: what is not kept goes with it."""
 
     def __init__(
         self,
@@ -50,6 +51,8 @@ class BenchInputs:
         workload: Workload,
         makers: Mapping[str, BundleMaker],
         notify: Notify,
+        *,
+        keep: bool = False,
     ) -> None:
         """`folder` None takes `bench` in the user's cache; `makers` by the name of their row.
 
@@ -62,7 +65,21 @@ class BenchInputs:
         self._max_seconds = seconds_to_hold(workload)
         self._makers = makers
         self._notify = notify
-        self._made: list[Path] = []
+        self._keep = keep
+        self._stack = contextlib.ExitStack()
+        self._made_in: Path | None = None
+
+    def __enter__(self) -> BenchInputs:
+        remove_stale_files(self._unkept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def _unkept(self) -> Path:
+        """Beside this the folder lies whose content goes with the run."""
+        return self._folder / "bench"
 
     def synthetic_checkpoint(self, generation: str) -> Path:
         """The full-size random checkpoint of a generation, made if absent (3.4 GB).
@@ -76,9 +93,9 @@ class BenchInputs:
             )
         from cosyvoice_cpu.networks.synthetic_checkpoint import make_synthetic_checkpoint
 
-        path = self._folder / f"synthetic-{generation}"
         return self._made_once(
-            path, lambda: make_synthetic_checkpoint(path, size="full", notify=self._notify)
+            f"synthetic-{generation}",
+            lambda path: make_synthetic_checkpoint(path, size="full", notify=self._notify),
         )
 
     def rows(self, names: Sequence[str], checkpoint: Path | None) -> list[EngineSpec]:
@@ -105,30 +122,37 @@ class BenchInputs:
                 specs.append(EngineSpec(name, "bundle", str(path)))
         return specs
 
-    def remove(self) -> None:
-        """Delete what this object made; what was there before stays."""
-        for path in self._made:
-            shutil.rmtree(path, ignore_errors=True)
-        self._made.clear()
-
     def _bundle(self, row: str, checkpoint: Path) -> Path:
         name = f"{Path(os.path.realpath(checkpoint)).name}-{self._key(checkpoint)}-{row}"
-        path = self._folder / name
         maker = self._makers[row]
         source = self._bundle(maker.source, checkpoint) if maker.source else checkpoint
-        return self._made_once(path, lambda: maker.make(source, path))
+        return self._made_once(name, lambda path: maker.make(source, path))
 
-    def _made_once(self, path: Path, make: Callable[[], object]) -> Path:
-        """The makers write beside `path` and rename, so what exists is whole."""
+    def _made_once(self, name: str, make: Callable[[Path], object]) -> Path:
+        """What was kept, or is made now; `make` writes beside its path and renames.
+
+        So what exists is whole.
+        """
+        kept = self._folder / name
+        if kept.exists():
+            return kept
+        path = self._place() / name
         if not path.exists():
-            try:
-                self._folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise output_error(self._folder, error) from error
             self._notify(f"making {path}")
-            make()
-            self._made.append(path)
+            make(path)
         return path
+
+    def _place(self) -> Path:
+        """Where things are made."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if self._keep:
+                return self._folder
+            if self._made_in is None:
+                self._made_in = self._stack.enter_context(partial_folder(self._unkept))
+            return self._made_in
+        except OSError as error:
+            raise output_error(self._folder, error) from error
 
     def _key(self, checkpoint: Path) -> str:
         """Changes with the checkpoint's files and the lengths that the graphs must hold."""

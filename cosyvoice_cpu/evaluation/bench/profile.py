@@ -8,12 +8,12 @@ shows at the speech LM's tokens and nowhere else.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosyvoice_cpu.bundle.stale_files import scratch_folder
 from cosyvoice_cpu.component_runner import repeatable_call
 from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -51,8 +51,8 @@ def profile_bundle(bundle: Path, workload: Workload, threads: int) -> list[Graph
 
     Raises: BundleError, ManifestError.
     """
-    with tempfile.TemporaryDirectory(prefix="profile-") as folder:
-        recording = Recording(Path(folder))
+    with scratch_folder("profile") as folder:
+        recording = Recording(folder)
         stages = BundleStages.load(bundle, threads, recording=recording)
         request = Request(workload, stages.audio, stages.synthesis)
         _run_twice(stages, request)

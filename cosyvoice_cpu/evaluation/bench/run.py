@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosyvoice_cpu.bundle.stale_files import scratch_folder
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.errors import CosyVoiceError, UsageError
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec, UnavailableError
@@ -179,7 +179,7 @@ def _measure_in_turn(
 ) -> None:
     samples: dict[int, list[dict[str, float]]] = {}
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+        folder = stack.enter_context(scratch_folder("bench"))
         processes: dict[int, BenchProcess] = {}
         first: Path | None = None
         for index, row in enumerate(rows):

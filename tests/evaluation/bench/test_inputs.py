@@ -24,26 +24,38 @@ MAKERS = {"plain": BundleMaker(copying), "small": BundleMaker(copying, source="p
 def test_rows_made_of_a_checkpoint_are_kept_apart_by_length_and_removed(tiny_checkpoint, tmp_path):
     notices: list[str] = []
     makers = bundle_makers(SHORT, 1, force=False)
-    inputs = BenchInputs(tmp_path, SHORT, makers, notices.append)
-    first = inputs.rows(["eager", "dynamic"], tiny_checkpoint)
+    with BenchInputs(tmp_path, SHORT, makers, notices.append, keep=True) as inputs:
+        first = inputs.rows(["eager", "dynamic"], tiny_checkpoint)
     assert [spec.kind for spec in first] == ["reference", "bundle"]
-    again = BenchInputs(tmp_path, SHORT, makers, notices.append)
-    assert again.rows(["dynamic"], tiny_checkpoint) == first[1:]
+    with BenchInputs(tmp_path, SHORT, makers, notices.append) as again:
+        assert again.rows(["dynamic"], tiny_checkpoint) == first[1:]
     assert len(notices) == 1
-    again.remove()  # it made nothing
     assert len(list(tmp_path.iterdir())) == 1
-    inputs.remove()
-    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_to_be_kept_is_made_once_and_goes_with_the_run(tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    work = tmp_path / "work"
+    notices: list[str] = []
+    with BenchInputs(work, SHORT, MAKERS, notices.append) as inputs:
+        rows = inputs.rows(["plain", "small"], checkpoint)
+        assert inputs.rows(["plain", "small"], checkpoint) == rows
+        assert [Path(row.path).read_text() for row in rows] == [
+            "made of checkpoint",
+            "made of plain",
+        ]
+    assert len(notices) == 2
+    assert list(work.iterdir()) == []
 
 
 def test_a_bundle_that_is_made_of_another_has_that_made_first(tmp_path):
     checkpoint = tmp_path / "checkpoint"
     checkpoint.mkdir()
     notices: list[str] = []
-    (row,) = BenchInputs(tmp_path / "work", SHORT, MAKERS, notices.append).rows(
-        ["small"], checkpoint
-    )
-    assert Path(row.path).read_text() == "made of plain"
+    with BenchInputs(tmp_path / "work", SHORT, MAKERS, notices.append) as inputs:
+        (row,) = inputs.rows(["small"], checkpoint)
+        assert Path(row.path).read_text() == "made of plain"
     assert [notice.rpartition("-")[2] for notice in notices] == ["plain", "small"]
 
 
