@@ -21,6 +21,7 @@ from cosyvoice_cpu.cli import (
     info,
     profile,
     quantize,
+    serve,
     synth,
     tune,
     verify,
@@ -58,6 +59,7 @@ app.command("export")(export.export)
 app.command("quantize")(quantize.quantize)
 app.command("cache-speaker")(cache_speaker.cache_speaker)
 app.command("synth")(synth.synth)
+app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)

@@ -66,7 +66,7 @@ def cache_speaker(
 
     Example: cosyvoice-cpu cache-speaker voice/ anna --audio anna.wav --transcript "What she says."
     """
-    from cosyvoice_cpu.cli.text_input import check_characters
+    from cosyvoice_cpu.frontend.characters import check_characters
     from cosyvoice_cpu.frontend.clip import read_clip
     from cosyvoice_cpu.frontend.speakers import check_name
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages

@@ -138,7 +138,8 @@ def synth(
     from cosyvoice_cpu.cli.bundles import chosen_bundle
     from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
     from cosyvoice_cpu.cli.shown_text import print_text
-    from cosyvoice_cpu.cli.text_input import check_characters, text_to_speak
+    from cosyvoice_cpu.cli.text_input import text_to_speak
+    from cosyvoice_cpu.frontend.characters import check_characters
     from cosyvoice_cpu.frontend.clip import read_clip
     from cosyvoice_cpu.frontend.language import check_language
     from cosyvoice_cpu.frontend.lexicon import Lexicon

@@ -130,6 +130,10 @@ class Synthesizer:
         """Hz of all audio, unless another rate is asked for."""
         return self._pipeline.stages.audio.sample_rate
 
+    def count_text_ids(self, text: str) -> int:
+        """Ids of `text` as it is typed; the speech LM sees them normalized and in pieces."""
+        return len(self._pipeline.encode(text))
+
     def speak(
         self,
         text: str,

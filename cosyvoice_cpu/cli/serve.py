@@ -1,0 +1,111 @@
+"""`cosyvoice-cpu serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cosyvoice_cpu.cli.options import SpeakersOption, ThreadsOption, TrustOption
+
+
+def serve(
+    host: Annotated[
+        str,
+        typer.Option(metavar="HOST", help="Where to listen; beyond loopback only with an API key."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="0 takes a free one.")] = 8000,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE",
+            envvar="COSYVOICE_CPU_BUNDLE",
+            help="The model; by default the embedded demo.",
+        ),
+    ] = None,
+    speakers: SpeakersOption = None,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="Texts that are spoken at the same time.")
+    ] = 1,
+    threads: ThreadsOption = None,
+    queue: Annotated[
+        int, typer.Option(metavar="N", help="Requests that may wait; one more gets status 429.")
+    ] = 8,
+    max_wait: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="Predicted work in front of a request that is still taken; beyond, 503.",
+        ),
+    ] = 10.0,
+    request_seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", help="The longest that a request may take.")
+    ] = 600.0,
+    stall_seconds: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="How long a client may neither read nor send."),
+    ] = 30.0,
+    max_characters: Annotated[
+        int, typer.Option(metavar="N", help="The longest text of a request.")
+    ] = 4096,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY",
+            help="What clients must know. Rather set the variable: others see a command's options.",
+        ),
+    ] = None,
+    log_text: Annotated[
+        bool, typer.Option("--log-text", help="Put the texts into the log as well.")
+    ] = False,
+    trust: TrustOption = False,
+) -> None:
+    """Serve speech over HTTP as OpenAI's API has it. Example: cosyvoice-cpu serve --port 8000"""
+    from cosyvoice_cpu.cli.bundles import chosen_bundle, speaker_folders
+    from cosyvoice_cpu.cli.messages import note
+    from cosyvoice_cpu.errors import library_error
+    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+    from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
+    from cosyvoice_cpu.system.threads import resolve_threads
+
+    try:
+        from cosyvoice_cpu.serving.app import make_app
+        from cosyvoice_cpu.serving.server import Server, address, bind
+        from cosyvoice_cpu.serving.settings import Settings
+        from cosyvoice_cpu.serving.speech import SpeechService
+        from cosyvoice_cpu.serving.voices import Voices
+    except ImportError as error:
+        raise library_error(error, "serve needs a web server", "serve") from error
+
+    settings = Settings(
+        host=host,
+        port=port,
+        api_key=api_key or None,
+        workers=workers,
+        queue=queue,
+        max_wait=max_wait,
+        request_seconds=request_seconds,
+        stall_seconds=stall_seconds,
+        max_characters=max_characters,
+        speakers=speakers,
+        log_text=log_text,
+    )
+    settings.check()
+    each = resolve_threads(threads) if threads else max(1, resolve_threads() // workers)
+    stages = BundleStages.load(chosen_bundle(bundle), each, trust=trust)
+    with bind(settings) as listener:
+        service = SpeechService(
+            Synthesizer.of_bundle(stages, speakers=speakers),
+            Voices(speaker_folders(stages.bundle, speakers)),
+            settings,
+            presets=tuple(stages.synthesis.solver_presets),
+        )
+        model = "demo" if bundle is None else stages.bundle_path.resolve().name
+        app = make_app(service, model=model, created=int(stages.bundle_path.stat().st_mtime))
+        server = Server(
+            app, service, on_listening=lambda: note(f"listening on {address(listener)}")
+        )
+        for name, value in settings.shown().items():
+            note(f"  {name.replace('_', '-')}: {value}")
+        server.run(sockets=[listener])

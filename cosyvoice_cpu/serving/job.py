@@ -1,0 +1,136 @@
+"""One request in the engine room: computed by a thread, read by a coroutine.
+
+The two meet in a queue of blocks that is bounded in bytes. A job whose listener is slow is parked:
+its stream rests where it is and the thread goes on with another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from cosyvoice_cpu.errors import CosyVoiceError
+
+MOST_WAITING_BYTES = 1 << 20  # 22 s of PCM, a minute and more of what is encoded
+
+
+class Cancelled(CosyVoiceError):
+    """The work was stopped: the client left, the server stops, or a time limit was reached."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """`content` as it goes to the client, and the seconds of audio that it makes audible."""
+
+    content: bytes
+    seconds: float
+    speech_tokens: int = 0
+
+
+Check = Callable[[], None]
+"""Raises Cancelled if the work is not wanted any more; called between two steps of it."""
+
+Blocks = Generator[Block, None, None]
+
+
+class State(Enum):
+    """Where a job is. Only the engine room changes it, under its lock."""
+
+    WAITING = auto()  # for a thread
+    RUNNING = auto()  # on a thread
+    PARKED = auto()  # for the client to read what there is
+    ENDED = auto()
+
+
+@dataclass
+class Times:
+    """Seconds of `time.monotonic`, None for what has not happened."""
+
+    submitted: float = 0.0
+    first_block: float | None = None
+    ended: float | None = None
+    computing: float = 0.0  # duration
+
+
+@dataclass(eq=False)
+class Job:
+    """Made in the event loop's thread. `open` is called by a worker and gives the blocks."""
+
+    open: Callable[[Check], Blocks]
+    expected_seconds: float  # of computing, on one worker
+    most_waiting_bytes: int = MOST_WAITING_BYTES
+
+    state: State = State.WAITING
+    times: Times = field(default_factory=Times)
+    seconds_audio: float = 0.0
+    speech_tokens: int = 0
+    error: BaseException | None = None  # why it ended early
+    why_cancelled: str | None = None
+
+    def __post_init__(self) -> None:
+        self.stream: Blocks | None = None
+        self.blocks: deque[Block] = deque()
+        self.waiting_bytes = 0
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+
+    def check(self) -> None:
+        """Raises: Cancelled."""
+        if self.why_cancelled is not None:
+            raise Cancelled(self.why_cancelled)
+
+    @property
+    def runs_dry(self) -> float:
+        """When a listener who plays the audio as it comes has none left.
+
+        One who has none yet has waited since the job came; a cancelled job is ended before all.
+        """
+        if self.why_cancelled is not None:
+            return 0.0
+        if self.times.first_block is None:
+            return self.times.submitted
+        return self.times.first_block + self.seconds_audio
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more waits than is to be held in memory."""
+        return self.waiting_bytes >= self.most_waiting_bytes
+
+    @property
+    def seconds_left(self) -> float:
+        """Of computing, as expected; something always, until the job has ended."""
+        return max(self.expected_seconds - self.times.computing, 0.05 * self.expected_seconds)
+
+    def deliver(self, block: Block) -> None:
+        """Put a block in the queue. For the engine room, under its lock."""
+        self.seconds_audio += block.seconds
+        self.speech_tokens += block.speech_tokens
+        if block.content:  # an encoder may keep the first ones
+            if self.times.first_block is None:
+                self.times.first_block = time.monotonic()
+            self.blocks.append(block)
+            self.waiting_bytes += len(block.content)
+            self.tell()
+
+    def take(self) -> Block | None:
+        """The next block, None if there is none now. For the engine room, under its lock."""
+        if not self.blocks:
+            return None
+        block = self.blocks.popleft()
+        self.waiting_bytes -= len(block.content)
+        return block
+
+    def tell(self) -> None:
+        """Wake the coroutine that reads, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def news(self) -> None:
+        """Wait for `tell`."""
+        await self._news.wait()
+        self._news.clear()

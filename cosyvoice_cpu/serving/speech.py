@@ -1,0 +1,174 @@
+"""What is to be said and how, from every way in: checked, costed and put in line."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from cosyvoice_cpu.errors import CosyVoiceError, TextError
+from cosyvoice_cpu.frontend.characters import check_characters
+from cosyvoice_cpu.frontend.language import check_language
+from cosyvoice_cpu.serving.cost import CostModel
+from cosyvoice_cpu.serving.encoding import check_format, encoded, encoded_whole
+from cosyvoice_cpu.serving.engine_room import EngineRoom, Unavailable
+from cosyvoice_cpu.serving.errors import RequestError, is_ours
+from cosyvoice_cpu.serving.job import Block, Cancelled, Check, Job
+from cosyvoice_cpu.serving.metrics import Metrics
+from cosyvoice_cpu.serving.settings import Settings
+from cosyvoice_cpu.serving.voices import Voices
+from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, check_request
+
+log = logging.getLogger(__name__)
+
+WARM_UP = "One, two, three."
+
+
+@dataclass(frozen=True)
+class Speech:
+    """A text and how to say it. `voice` None is the first that there is."""
+
+    text: str
+    voice: str | None = None
+    audio_format: str = "mp3"
+    speed: float = 1.0
+    instructions: str | None = None
+    seed: int = 0
+    language: str | None = None
+    preset: str | None = None
+    is_whole: bool = False  # all bytes at the end, with the file's length in its header
+
+
+@dataclass
+class SpeechService:
+    """Takes speeches and hands them to the engine room."""
+
+    synthesizer: Synthesizer
+    voices: Voices
+    settings: Settings
+    presets: tuple[str, ...] = ("default",)
+    cost: CostModel = field(default_factory=CostModel)
+
+    def __post_init__(self) -> None:
+        self._speeches: dict[Job, Speech] = {}
+        self.room = EngineRoom(self.settings.workers, self.settings.queue, on_end=self._ended)
+        self.metrics = Metrics(self.room, self.cost)
+        self.warmed = threading.Event()
+        self.is_closing = False
+
+    @property
+    def sample_rate(self) -> int:
+        """Hz of all audio."""
+        return self.synthesizer.sample_rate
+
+    def check(self, speech: Speech) -> Speech:
+        """`speech` with its voice's name.
+
+        Raises: RequestError naming the field that is wrong.
+        """
+        with _naming("input"):
+            _check_text(speech.text, self.settings.max_characters)
+        with _naming("response_format"):
+            check_format(speech.audio_format)
+        with _naming("speed"):
+            check_request(speed=speech.speed)
+        with _naming("seed"):
+            check_request(seed=speech.seed)
+        with _naming("language"):
+            check_language(speech.language)
+        with _naming("instructions"):
+            check_characters(speech.instructions or "", "the instruction")
+            check_request(instruct=speech.instructions)
+        if speech.preset is not None and speech.preset not in self.presets:
+            raise RequestError(
+                f"there is no preset {speech.preset[:40]!r}",
+                f"presets: {', '.join(self.presets)}",
+                param="preset",
+            )
+        return replace(speech, voice=self.voices.name_of(speech.voice))
+
+    def start(self, speech: Speech) -> Job:
+        """The job that makes a checked `speech`, in line. Call it in the event loop's thread.
+
+        Raises: LineFull, and Unavailable if it would wait for too long or the server stops.
+        """
+        seconds = self.cost.seconds_computing(speech.text, speech.speed)
+        wait = self.room.backlog()
+        if wait > self.settings.max_wait:
+            raise Unavailable(
+                f"{wait:.0f} s of work are waiting, and this server takes a text only before"
+                f" {self.settings.max_wait:g} s",
+                "ask again later",
+                wait - self.settings.max_wait,
+            )
+        job = Job(lambda check: self._blocks(speech, check), seconds)
+        self._speeches[job] = speech
+        try:
+            self.room.submit(job)
+        except BaseException:
+            del self._speeches[job]
+            raise
+        return job
+
+    def usage(self, speech: Speech, job: Job) -> dict[str, int]:
+        """What `job` took and gave: text ids and speech tokens."""
+        read = self.synthesizer.count_text_ids(speech.text)
+        made = job.speech_tokens
+        return {"input_tokens": read, "output_tokens": made, "total_tokens": read + made}
+
+    async def warm_up(self) -> None:
+        """Speak a few words, so that the first client needs not wait for graphs to be opened.
+
+        Raises: what the bundle's first speech raises.
+        """
+        job = self.start(Speech(WARM_UP, self.voices.name_of(None), "pcm"))
+        async for _ in self.room.blocks(job):
+            pass
+        self.warmed.set()
+
+    def _blocks(self, speech: Speech, check: Check) -> Generator[Block, None, None]:
+        stream = self.synthesizer.stream(
+            speech.text,
+            speech.voice,
+            seed=speech.seed,
+            instruct=speech.instructions,
+            speed=speech.speed,
+            language=speech.language,
+            progress=lambda *_: check(),
+        )
+        if speech.is_whole:
+            yield from encoded_whole(stream, speech.audio_format)
+        else:
+            yield from encoded(stream, speech.audio_format, self.sample_rate)
+
+    def _ended(self, job: Job) -> None:
+        speech = self._speeches.pop(job, None)
+        if speech is None:
+            return
+        outcome = "done" if job.error is None else "failed"
+        if isinstance(job.error, Cancelled):
+            outcome = "cancelled"
+        elif job.error is not None and is_ours(job.error):
+            log.error("a speech failed", exc_info=job.error)
+        self.metrics.spoken(job, outcome)
+        if outcome == "done":
+            self.cost.learn(speech.text, speech.speed, job.seconds_audio, job.times.computing)
+
+
+@contextmanager
+def _naming(param: str) -> Iterator[None]:
+    """Turns what a check raises into a RequestError about the field `param`."""
+    try:
+        yield
+    except CosyVoiceError as error:
+        raise RequestError(error.what, error.hint, param=param) from error
+
+
+def _check_text(text: str, most: int) -> None:
+    if len(text) > most:
+        raise TextError(f"the text has {len(text)} characters, at most {most} are taken", "cut it")
+    if not text.strip():
+        raise TextError("the text is empty", "give at least one word")
+    check_characters(text, "the text")
