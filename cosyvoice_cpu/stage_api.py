@@ -41,6 +41,21 @@ class SpeechLMSession(Protocol):
         ...
 
 
+class FlowStream(Protocol):
+    """One utterance's flow, on speech tokens that arrive piece by piece.
+
+    Joined, the mel is `tokens_to_mel(streaming=True)` of the joined tokens.
+    """
+
+    def push(self, tokens: Sequence[int]) -> Floats:
+        """Log-mel [80, t] that is final now, possibly none, from further tokens."""
+        ...
+
+    def finish(self) -> Floats:
+        """The rest of the mel."""
+        ...
+
+
 class VocoderStream(Protocol):
     """One utterance's vocoder, on a mel that arrives piece by piece.
 
@@ -190,6 +205,21 @@ class Stages(Protocol):
         self, mel: Floats, *, finalize: bool = True, source: Floats | None = None
     ) -> Floats:
         """Waveform [samples] at 24 kHz; `source` [1, samples] replaces the harmonic source."""
+        ...
+
+    def flow_stream(
+        self,
+        *,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        steps: int = 10,
+        window_seconds: float | None = None,
+    ) -> FlowStream:
+        """A flow for one utterance whose tokens arrive piece by piece.
+
+        `window_seconds` bounds the past that is kept beside the prompt; None keeps all.
+        """
         ...
 
     def vocoder_stream(self) -> VocoderStream:

@@ -22,6 +22,7 @@ from cosyvoice_cpu.export.parity import (
     FLOAT32_LIMITS,
     flow_encoder_errors,
     flow_estimator_errors,
+    flow_stream_errors,
     probe_sizes,
     require_parity,
     speech_lm_errors,
@@ -121,13 +122,15 @@ def write_flow(
         config,
         [
             (paths[variant][size], size, variant == "chunked")
-            for variant in paths
+            for variant in ("full", "chunked")
             for size in probe_sizes(paths[variant])
         ],
         times,
         settings.threads,
         share_of(progress, "flow_estimator", start=0.4),
     )
+    stream = paths["stream"][None]
+    errors |= flow_stream_errors(network, config, spec, stream, times, settings.threads)
     settings.require("flow_estimator", errors)
     return {
         "flow_encoder": settings.draft(DYNAMIC, encoder_errors),
@@ -181,7 +184,7 @@ def _write_network(
         files[graph.variant] = {s: writer.path_for(spec.name, graph.file(s)) for s in sizes}
         model = traced(spec, graph, network)
         unused -= attach_weights(model, stored)
-        write_graphs(model, graph, spec.numbers(network.config), files[graph.variant])
+        write_graphs(model, spec, graph, network.config, files[graph.variant])
     if unused:
         raise ParityError(
             f"{spec.name}: torch's exporter lost the weight {min(unused)}",

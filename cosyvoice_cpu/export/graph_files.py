@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from cosyvoice_cpu.export.graph import external_tensor, half_cast
 from cosyvoice_cpu.export.weights import StoredWeight
-from cosyvoice_cpu.generations.components import GraphSpec, TensorSpec
+from cosyvoice_cpu.generations.components import ComponentSpec, GraphSpec, TensorSpec
 
 
 def attach_weights(model: onnx.ModelProto, stored: Mapping[str, StoredWeight]) -> set[str]:
@@ -41,23 +41,24 @@ def attach_weights(model: onnx.ModelProto, stored: Mapping[str, StoredWeight]) -
 
 def write_graphs(
     model: onnx.ModelProto,
+    component: ComponentSpec,
     spec: GraphSpec,
-    numbers: Mapping[str, int],
+    config: object,
     files: Mapping[int | None, Path],
 ) -> None:
     """Write the graph once for each of `files`, by the length that it is for; None: for any.
 
-    `numbers` are the sizes that the checkpoint decides. Raises: onnx.checker.ValidationError on our
-    bug.
+    `config` is the component's. Raises: onnx.checker.ValidationError on our bug.
     """
-    graph = model.graph
+    graph, numbers = model.graph, component.numbers(config)
+    inputs, outputs = component.tensors(spec, config)
     for length, path in files.items():
         sizes = dict(numbers)
         if length is not None and spec.ladder:
             sizes[spec.ladder.symbol] = length
         del graph.input[:], graph.output[:]
-        graph.input.extend(_declared(spec.inputs, sizes))
-        graph.output.extend(_declared(spec.outputs, sizes))
+        graph.input.extend(_declared(inputs, sizes))
+        graph.output.extend(_declared(outputs, sizes))
         path.write_bytes(model.SerializeToString(deterministic=True))
         onnx.checker.check_model(str(path))
 

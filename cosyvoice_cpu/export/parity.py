@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.errors import ParityError
+from cosyvoice_cpu.generations.components import ComponentSpec
 from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
 from cosyvoice_cpu.networks.reference.speech_lm import KVCache, SpeechLM
@@ -33,6 +34,7 @@ FLOAT32_LIMITS = {
     "speaker": 1e-4,
     "velocity_full": 1e-4,
     "velocity_chunked": 1e-4,
+    "velocity_stream": 5e-4,  # keys and values are kept half
     "f0": 1e-4,
     "source": 2e-3,
     "waveform": 2e-3,
@@ -182,6 +184,50 @@ def flow_estimator_errors(
         worst[name] = max(worst.get(name, 0.0), relative_error(got, want))
         progress((count + 1) / len(graphs))
     return worst
+
+
+@torch.inference_mode()
+def flow_stream_errors(
+    network: FlowEstimator,
+    config: CheckpointConfig,
+    spec: ComponentSpec,
+    path: Path,
+    times: Floats,
+    threads: int,
+) -> dict[str, float]:
+    """Three chunks, the first as the prompt, the last not whole, against all of them at once."""
+    rng = np.random.default_rng(0)
+    estimator, graph = config.flow.estimator, spec.graph("stream")
+    chunk = estimator.static_chunk_size
+    frames = 2 * chunk + _PADDING
+    mels = [rng.standard_normal((2, estimator.mel_dim, frames)).astype(np.float32) for _ in "xmc"]
+    speaker = rng.standard_normal((2, estimator.spk_dim)).astype(np.float32)
+    step = len(times) // 2
+    x, mu, cond = map(torch.from_numpy, mels)
+    want = network(
+        *(x, torch.ones(2, 1, frames), mu, torch.full((2,), float(times[step]))),
+        *(torch.from_numpy(speaker), cond),
+        streaming=True,
+    ).numpy()
+    session = open_session(path, threads, prepack=False)
+    inputs, outputs = spec.tensors(graph, estimator)
+    known = {**spec.numbers(estimator), "prompt_frames": 0, "recent_frames": 0}
+    state = {
+        entry.name: np.zeros([int(size) for size in entry.resolved(known)], entry.dtype)
+        for entry in inputs[inputs.index(graph.inputs[-1]) :]
+    }
+    pieces = []
+    for position in range(0, frames, chunk):
+        parts = [mel[:, :, position : position + chunk] for mel in mels]
+        feed = graph.feed(*parts, speaker, step, [position], state["history"])
+        velocity, state["history"], *present = session.run(
+            [entry.name for entry in outputs], {**state, **feed}
+        )
+        pieces.append(velocity)
+        place = "recent" if position else "prompt"
+        for entry, value in zip(outputs[2:], present, strict=True):
+            state[f"{place}_{entry.name}"] = value
+    return {"velocity_stream": relative_error(np.concatenate(pieces, axis=2), want)}
 
 
 @torch.inference_mode()

@@ -10,7 +10,6 @@ import onnx
 from cosyvoice_cpu._version import __version__
 from cosyvoice_cpu.errors import ParityError
 from cosyvoice_cpu.export.graph import IR_VERSION, opset_imports
-from cosyvoice_cpu.generations.components import GraphSpec
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's list of the modules around a node
 # How torch's exporter writes a linear layer: x @ weight.T + bias.
@@ -18,11 +17,16 @@ _LINEAR = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 1}
 
 
 def tidy(
-    model: onnx.ModelProto, spec: GraphSpec, weights: Mapping[str, str], linear: Collection[str]
+    model: onnx.ModelProto,
+    name: str,
+    tensors: Collection[str],
+    weights: Mapping[str, str],
+    linear: Collection[str],
 ) -> None:
-    """Rewrite what torch's exporter made, in place.
+    """Rewrite what torch's exporter made, in place, as the graph `name`.
 
-    `weights`: stored names by the exporter's, of which those in `linear` become [in, out].
+    `tensors`: names of its inputs and outputs. `weights`: stored names by the exporter's, of which
+    those in `linear` become [in, out].
     Raises: ParityError if the graph reads the weight of a linear layer in another form.
     """
     model.ir_version = IR_VERSION
@@ -30,9 +34,9 @@ def tidy(
     del model.opset_import[:]
     model.opset_import.extend(opset_imports())
     graph = model.graph
-    graph.name = spec.variant
+    graph.name = name
     _turn_weights(graph, linear)
-    _rename(graph, spec, weights)
+    _rename(graph, tensors, weights)
     _drop_notes(model)
 
 
@@ -51,9 +55,9 @@ def _turn_weights(graph: onnx.GraphProto, linear: Collection[str]) -> None:
         raise _unknown(f"no product reads {min(weights)}")
 
 
-def _rename(graph: onnx.GraphProto, spec: GraphSpec, weights: Mapping[str, str]) -> None:
+def _rename(graph: onnx.GraphProto, tensors: Collection[str], weights: Mapping[str, str]) -> None:
     """Nodes by the module they come from, values by numbers: a ladder repeats them 66 times."""
-    names = {entry.name: entry.name for entry in (*spec.inputs, *spec.outputs)} | dict(weights)
+    names = {name: name for name in tensors} | dict(weights)
     for tensor in graph.initializer:
         tensor.name = names.setdefault(tensor.name, f"c{len(names)}")
     scope = ""

@@ -8,6 +8,7 @@ names; `export.graph_files` points them into the component's weight file and wri
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ import msgspec
 import onnx
 import onnx_ir as ir
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cosyvoice_cpu.export import trace_cache
 from cosyvoice_cpu.export.graph import OPSET
@@ -53,16 +54,17 @@ def _trace(spec: ComponentSpec, graph: GraphSpec, network: Any) -> onnx.ModelPro
     blank.load_state_dict(values, assign=True)
     module = blank.graph(graph.variant)
     numbers = spec.numbers(network.config)
+    inputs, outputs = spec.tensors(graph, network.config)
     symbols: dict[str, Any] = {}
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
-            tuple(_sample(entry, numbers) for entry in graph.inputs),
+            tuple(_sample(entry, numbers) for entry in inputs),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[entry.name for entry in graph.inputs],
-            output_names=[entry.name for entry in graph.outputs],
-            dynamic_shapes=tuple(_axes(entry, numbers, symbols) for entry in graph.inputs),
+            input_names=[entry.name for entry in inputs],
+            output_names=[entry.name for entry in outputs],
+            dynamic_shapes=_arguments(module, [_axes(entry, numbers, symbols) for entry in inputs]),
             verbose=False,
         )
     assert program is not None
@@ -72,7 +74,8 @@ def _trace(spec: ComponentSpec, graph: GraphSpec, network: Any) -> onnx.ModelPro
         if name in own:
             value.const_value = _without_data(own[name], name)
     model = ir.to_proto(program.model)
-    tidy(model, graph, {name: prefix + name for name in own}, linear_weights(module))
+    kept = {entry.name for entry in (*inputs, *outputs)}
+    tidy(model, graph.variant, kept, {name: prefix + name for name in own}, linear_weights(module))
     return model
 
 
@@ -106,6 +109,14 @@ def _axes(entry: TensorSpec, numbers: Mapping[str, int], lengths: dict[str, Any]
             length = length + known[0] if " + " in str(dim) else known[0] * length
         axes[axis] = length
     return axes
+
+
+def _arguments(module: nn.Module, axes: list[dict[int, Any]]) -> tuple[Any, ...]:
+    """`axes` of each input as `forward` takes them: a `*past` gathers those behind the named."""
+    kinds = [entry.kind for entry in inspect.signature(module.forward).parameters.values()]
+    named = sum(kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for kind in kinds)
+    gathered = (tuple(axes[named:]),) if inspect.Parameter.VAR_POSITIONAL in kinds else ()
+    return (*axes[:named], *gathered)
 
 
 def _symbols(dim: Dim) -> list[str]:

@@ -41,24 +41,32 @@ class TensorSpec:
 class CacheSpec:
     """State that a graph reads as one input and gives back as one output, for each layer.
 
-    `axis` of the shape grows with what was read. Past and present may be one buffer, which the
-    engine then writes in place; what no step has written holds `initial`.
+    `axis` of the shape grows with what was read. Past and present of one shape may be one buffer,
+    which the engine then writes in place; what no step has written holds `initial`.
     """
 
     past: str  # name of the input, with {layer}
-    present: str  # name of the output, with {layer}
+    present: str | None  # name of the output, with {layer}; None for a state that is only read
     dtype: str  # as NumPy calls it
     shape: tuple[Dim, ...]
     axis: int
     initial: float = 0.0
+    fresh: Dim | None = None  # the output's size on `axis`, where it holds only what was just read
 
-    def tensors(self, layer: int) -> tuple[TensorSpec, TensorSpec]:
+    @property
+    def writes_past(self) -> bool:
+        """Whether the output is the input with what was read in it."""
+        return self.present is not None and self.fresh is None
+
+    def tensors(self, layer: int) -> tuple[TensorSpec, TensorSpec | None]:
         """Input and output of one layer, numbered from 0."""
-        past, present = (name.format(layer=layer) for name in (self.past, self.present))
-        return (
-            TensorSpec(past, self.dtype, self.shape),
-            TensorSpec(present, self.dtype, self.shape),
-        )
+        past = TensorSpec(self.past.format(layer=layer), self.dtype, self.shape)
+        if self.present is None:
+            return past, None
+        shape = list(self.shape)
+        if self.fresh is not None:
+            shape[self.axis] = self.fresh
+        return past, TensorSpec(self.present.format(layer=layer), self.dtype, tuple(shape))
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
     caches: tuple[CacheSpec, ...] = ()  # for each of the `layers` of the component
     ladder: LadderSpec | None = None  # None: one graph for any length
-    past: int = 0  # frames that it looks back, for graphs that streams run on pieces
+    past: int = 0  # frames or tokens that it looks back, for graphs that streams run on pieces
     arithmetic: Literal["float32", "float64"] = "float32"  # inside; inputs say their own type
 
     def file(self, size: int | None = None) -> str:
@@ -142,6 +150,17 @@ class ComponentSpec:
     def layer_count(self, config: object) -> int:
         """Layers with a cache; 0 for a component without one."""
         return int(_attribute(config, self.layers)) if self.layers else 0
+
+    def tensors(
+        self, graph: GraphSpec, config: object
+    ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        """All inputs and all outputs of a graph, behind the others the caches, layer by layer."""
+        layers = range(self.layer_count(config))
+        caches = [cache.tensors(layer) for layer in layers for cache in graph.caches]
+        return (
+            (*graph.inputs, *(past for past, _ in caches)),
+            (*graph.outputs, *(present for _, present in caches if present)),
+        )
 
     def config_of(self, checkpoint_config: object) -> Any:
         """This component's part of a `CheckpointConfig`."""

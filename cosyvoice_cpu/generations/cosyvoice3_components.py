@@ -73,24 +73,38 @@ _FLOW_ENCODER = ComponentSpec(
                 TensorSpec("mu", "float32", ("mel_bins", "frames")),
                 TensorSpec("speaker", "float32", (1, "mel_bins")),
             ),
+            past=2,  # tokens: the second convolution's
         ),
     ),
 )
 
 
+_FRAMES = (_GUIDED, "mel_bins", "frames")
+_HISTORY = (2, _GUIDED, "channels", "taps_before")
+
+
+def _attended_cache(place: str, part: str, *, present: bool) -> CacheSpec:
+    """Keys or values of `place`; half precision, since there are as many as frames and steps."""
+    return CacheSpec(
+        past=f"{place}_{part}_{{layer}}",
+        present=f"{part}_{{layer}}" if present else None,
+        dtype="float16",
+        shape=(_GUIDED, "heads", f"{place}_frames", "dim_head"),
+        axis=2,
+        fresh="frames",
+    )
+
+
 def _estimator_graph(variant: str) -> GraphSpec:
-    mel = (_GUIDED, "mel_bins", "frames")
     return GraphSpec(
         variant=variant,
         inputs=(
-            TensorSpec("x", "float32", mel),
-            TensorSpec("mu", "float32", mel),
-            TensorSpec("cond", "float32", mel),
+            *(TensorSpec(name, "float32", _FRAMES) for name in ("x", "mu", "cond")),
             TensorSpec("speaker", "float32", (_GUIDED, "mel_bins")),
             TensorSpec("step", "int64", ()),  # of the solver, from 0
             TensorSpec("valid_frames", "int64", (1,)),  # padding follows
         ),
-        outputs=(TensorSpec("velocity", "float32", mel),),  # of no meaning in the padding
+        outputs=(TensorSpec("velocity", "float32", _FRAMES),),  # of no meaning in the padding
         ladder=LadderSpec("frames", first=100),
     )
 
@@ -102,10 +116,35 @@ _FLOW_ESTIMATOR = ComponentSpec(
     key_prefix="decoder.estimator.",
     reference=f"{_REFERENCE}.flow_estimator:FlowEstimator",
     deployed=f"{_DEPLOYED}.flow_estimator:FlowEstimator",
-    sizes={"mel_bins": "mel_dim"},
+    layers="depth",
+    sizes={
+        "mel_bins": "mel_dim",
+        "channels": "dim",
+        "heads": "heads",
+        "dim_head": "dim_head",
+        "taps_before": 30,  # of each position convolution
+    },
     graphs=(
         _estimator_graph("full"),  # attention over all frames
         _estimator_graph("chunked"),  # over a frame's own chunk and all before it
+        GraphSpec(
+            variant="stream",  # the same for one chunk, what it attends to before it in caches
+            inputs=(
+                *(TensorSpec(name, "float32", _FRAMES) for name in ("x", "mu", "cond")),
+                TensorSpec("speaker", "float32", (_GUIDED, "mel_bins")),
+                TensorSpec("step", "int64", ()),
+                TensorSpec("position", "int64", (1,)),  # of the first frame, prompt included
+                TensorSpec("history", "float32", _HISTORY),  # of the two position convolutions
+            ),
+            outputs=(
+                TensorSpec("velocity", "float32", _FRAMES),
+                TensorSpec("history_after", "float32", _HISTORY),
+            ),
+            caches=(
+                *(_attended_cache("prompt", part, present=False) for part in ("key", "value")),
+                *(_attended_cache("recent", part, present=True) for part in ("key", "value")),
+            ),
+        ),
     ),
 )
 

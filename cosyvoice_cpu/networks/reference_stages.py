@@ -21,7 +21,11 @@ from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
 from cosyvoice_cpu.decoding.ids import flow_token_ids, require_speech_ids, require_text_ids
 from cosyvoice_cpu.decoding.noise import harmonic_noise
-from cosyvoice_cpu.errors import SynthesisError
+from cosyvoice_cpu.decoding.recomputed_streams import (
+    RecomputedFlowStream,
+    RecomputedVocoderStream,
+)
+from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.generations import Generation
 from cosyvoice_cpu.networks.reference.flow_encoder import FlowEncoder, prompt_condition
 from cosyvoice_cpu.networks.reference.flow_estimator import FlowEstimator
@@ -152,6 +156,29 @@ class ReferenceStages(ComposedStages):
         inputs = [_tensor(array) for array in (x, mask, mu, t, speaker, cond)]
         return _array(self.flow_estimator(*inputs, streaming=streaming))
 
+    def flow_stream(
+        self,
+        *,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        steps: int = 10,
+        window_seconds: float | None = None,
+    ) -> RecomputedFlowStream:
+        """It computes everything again for each piece, and keeps all of the past.
+
+        Raises: UsageError for a window.
+        """
+        if window_seconds is not None:
+            raise UsageError("the torch reference streams without a window", "give None")
+        return RecomputedFlowStream(
+            self,
+            prompt_tokens=prompt_tokens,
+            prompt_mel=prompt_mel,
+            embedding=embedding,
+            steps=steps,
+        )
+
     # Vocoder
 
     @torch.inference_mode()
@@ -186,9 +213,9 @@ class ReferenceStages(ComposedStages):
         batch = _tensor(mel[:, :frames])[None], _tensor(source)[None]
         return _array(self.vocoder(*batch, finalize=finalize)[0])
 
-    def vocoder_stream(self) -> ReferenceVocoderStream:
+    def vocoder_stream(self) -> RecomputedVocoderStream:
         """It computes everything again for each piece."""
-        return ReferenceVocoderStream(self)
+        return RecomputedVocoderStream(self)
 
     def _noise(self, frames: int) -> Tensor:
         synthesis, hop = self.synthesis, self.audio.samples_per_frame
@@ -208,32 +235,6 @@ class ReferenceStages(ComposedStages):
                 f"a mel of {mel.shape[1]} frames is too short for the vocoder, which needs {least}",
                 "give a longer text",
             )
-
-
-class ReferenceVocoderStream:
-    """What a stream has to give, by its definition: the part of the whole that is final."""
-
-    def __init__(self, stages: ReferenceStages) -> None:
-        self._stages = stages
-        self._mel: Floats = np.zeros((stages.synthesis.mel.num_mels, 0), np.float32)
-        self._given = 0  # samples
-
-    def push(self, mel: Floats) -> Floats:
-        """Samples [n] that are final now, from further frames [80, t]."""
-        self._mel = np.concatenate([self._mel, mel], axis=1)
-        if self._mel.shape[1] <= self._stages.synthesis.vocoder_lookahead_frames:
-            return np.zeros(0, np.float32)
-        return self._fresh(finalize=False)
-
-    def finish(self) -> Floats:
-        """The rest of the samples."""
-        return self._fresh(finalize=True) if self._mel.shape[1] else np.zeros(0, np.float32)
-
-    def _fresh(self, *, finalize: bool) -> Floats:
-        waveform = self._stages.mel_to_waveform(self._mel, finalize=finalize)
-        fresh = waveform[self._given :]
-        self._given = len(waveform)
-        return fresh
 
 
 class _Session:

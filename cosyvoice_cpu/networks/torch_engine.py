@@ -70,17 +70,14 @@ class TorchGraph(Graph):
             component.deployed_class().config_type,
         )
         numbers = component.numbers(config)
-        layers = range(component.layer_count(config))
-        caches = [cache.tensors(layer) for layer in layers for cache in spec.caches]
         self._network = network
-        self._caches = [past.name for past, _ in caches]
         self._inputs, self._outputs = (
             [TensorSpec(t.name, t.dtype, t.resolved(numbers)) for t in tensors]
-            for tensors in (
-                (*spec.inputs, *(past for past, _ in caches)),
-                (*spec.outputs, *(present for _, present in caches)),
-            )
+            for tensors in component.tensors(spec, config)
         )
+        written = [cache for cache in spec.caches if cache.writes_past]
+        layers = range(component.layer_count(config))
+        self._caches = [cache.tensors(layer)[0].name for cache in written for layer in layers]
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:

@@ -16,16 +16,18 @@ from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
 from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.runtime.flow import FlowEncoderStage, FlowEstimatorStage
+from cosyvoice_cpu.runtime.flow_stream import BundleFlowStream, FlowStreamStage, window_frames
 from cosyvoice_cpu.runtime.graph import EngineOptions, Recording
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs, Engines
+from cosyvoice_cpu.runtime.prompt_past import PromptPasts
 from cosyvoice_cpu.runtime.speech_lm import CachedSession, SpeechLMStage
 from cosyvoice_cpu.runtime.vocoder import VocoderStage
 from cosyvoice_cpu.runtime.vocoder_stream import BundleVocoderStream
 from cosyvoice_cpu.stage_api import FlowCondition
 
-_PARTS: dict[str, tuple[ComponentName, ...]] = {
+_PARTS: dict[str, tuple[str, ...]] = {
     "speech_lm": ("speech_lm",),
-    "flow": ("flow_encoder", "flow_estimator"),
+    "flow": ("flow_encoder", "flow_estimator", "flow_stream"),
     "vocoder": ("vocoder",),
 }
 Part = TypeVar("Part")
@@ -56,11 +58,12 @@ class BundleStages(ComposedStages):
         self.low_memory = low_memory
         self._engines = engines
         self._options = EngineOptions(threads, low_memory, recording)
-        self._open: dict[ComponentName, Any] = {}  # what was opened, by component
+        self._open: dict[str, Any] = {}  # what was opened, by component or part of one
         # Also what was released while a thread is still using it: opened again, it would be there
         # twice.
-        self._alive: WeakValueDictionary[ComponentName, Any] = WeakValueDictionary()
+        self._alive: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._lock = threading.RLock()
+        self._prompts = PromptPasts()
         super().__init__(bundle.manifest.audio, bundle.manifest.synthesis)
 
     @classmethod
@@ -98,7 +101,7 @@ class BundleStages(ComposedStages):
         return min(self.synthesis.max_frames, *(top for top in tops if top))
 
     @property
-    def open_components(self) -> set[ComponentName]:
+    def open_components(self) -> set[str]:
         """Components whose graphs are open now, or were not needed since their first use."""
         with self._lock:
             return set(self._open)
@@ -115,19 +118,25 @@ class BundleStages(ComposedStages):
     def _graphs(self, name: ComponentName) -> ComponentGraphs:
         return ComponentGraphs(self.bundle, name, self._options, self._engines)
 
-    def _opened(self, name: ComponentName, make: Callable[[ComponentGraphs], Part]) -> Part:
-        """What `make` made of the component's graphs, now or earlier."""
+    def _opened(
+        self,
+        name: ComponentName,
+        make: Callable[[ComponentGraphs], Part],
+        part: str | None = None,
+    ) -> Part:
+        """What `make` made of the component's graphs, now or earlier; `part` if there are more."""
+        key = part or name
         with self._lock:
             if self.low_memory:
                 for stage, names in _PARTS.items():
                     if name not in names:
                         self.release(stage)
-            if name not in self._open:
-                found = self._alive.get(name)
-                self._open[name] = make(self._graphs(name)) if found is None else found
-                self._alive[name] = self._open[name]
-            part: Part = self._open[name]
-            return part
+            if key not in self._open:
+                found = self._alive.get(key)
+                self._open[key] = make(self._graphs(name)) if found is None else found
+                self._alive[key] = self._open[key]
+            made: Part = self._open[key]
+            return made
 
     def _speech_lm(self) -> SpeechLMStage:
         return self._opened("speech_lm", lambda graphs: SpeechLMStage(graphs, self.bundle))
@@ -138,6 +147,14 @@ class BundleStages(ComposedStages):
     def _flow_estimator(self) -> FlowEstimatorStage:
         return self._opened(
             "flow_estimator", lambda graphs: FlowEstimatorStage(graphs, self.synthesis)
+        )
+
+    def _flow_stream(self) -> FlowStreamStage:
+        encoder = self._flow_encoder()
+        return self._opened(
+            "flow_estimator",
+            lambda graphs: FlowStreamStage(graphs, encoder, self.audio, self.synthesis),
+            "flow_stream",
         )
 
     def _vocoder(self) -> VocoderStage:
@@ -218,12 +235,7 @@ class BundleStages(ComposedStages):
         noise: Floats | None = None,
     ) -> Floats:
         """Raises: UsageError unless `steps` is what the graphs were made for."""
-        made_for = self.synthesis.solver_steps
-        if steps != made_for:
-            raise UsageError(
-                f"this bundle's flow takes {made_for} steps, not {steps}",
-                "leave the number of steps alone, or use the torch reference",
-            )
+        self._require_steps(steps)
         return super().tokens_to_mel(
             tokens,
             prompt_tokens=prompt_tokens,
@@ -234,6 +246,14 @@ class BundleStages(ComposedStages):
             steps=steps,
             noise=noise,
         )
+
+    def _require_steps(self, steps: int) -> None:
+        made_for = self.synthesis.solver_steps
+        if steps != made_for:
+            raise UsageError(
+                f"this bundle's flow takes {made_for} steps, not {steps}",
+                "leave the number of steps alone, or use the torch reference",
+            )
 
     def mel_to_f0(self, mel: Floats, *, finalize: bool = True) -> Floats:
         """Raises: SynthesisError if `mel` is too short."""
@@ -250,6 +270,27 @@ class BundleStages(ComposedStages):
     ) -> Floats:
         """Raises: SynthesisError if `mel` is too short or too long, ValueError for a source."""
         return self._vocoder().waveform(mel, finalize=finalize, source=source)
+
+    def flow_stream(
+        self,
+        *,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        steps: int = 10,
+        window_seconds: float | None = None,
+    ) -> BundleFlowStream:
+        """A chunk costs its own frames; the prompt's part is computed once per speaker.
+
+        Raises: UsageError unless `steps` is what the graphs were made for, BundleError if the
+        bundle has no graph for streams.
+        """
+        self._require_steps(steps)
+        window = window_frames(window_seconds, self.audio)
+        stage = self._flow_stream()
+        voice = (prompt_tokens, prompt_mel, embedding)
+        past = self._prompts.get(*voice, lambda: stage.prompt_past(*voice))
+        return BundleFlowStream(stage, past, *voice, window)
 
     def vocoder_stream(self) -> BundleVocoderStream:
         """A piece costs its own frames and those looked back on."""

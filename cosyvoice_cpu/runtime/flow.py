@@ -23,6 +23,7 @@ class FlowEncoderStage:
         """Raises: BundleError if the engine refuses the graph, or its table is too small."""
         graphs.require_rows("token_embedding", synthesis.speech_vocabulary, "speech_vocabulary")
         self._spec = graphs.spec.graph("flow_encoder")
+        self.past = self._spec.past  # tokens
         self._graph = graphs.open("flow_encoder")
         self._lookahead = synthesis.pre_lookahead_tokens
         self._vocabulary = synthesis.speech_vocabulary

@@ -110,7 +110,7 @@ def layer_caches(
     for cache in caches:
         for layer in count():
             past, present = cache.tensors(layer)
-            if past.name not in inputs:
+            if present is None or past.name not in inputs:
                 break
             found.append((cache, inputs[past.name], outputs[present.name]))
     return found

@@ -26,6 +26,7 @@ PRODUCTS = {
     "flow_encoder": {"Gemm": 1, "Conv": 2},
     "full": {"Gemm": 4 * DEPTH + 2, "Conv": 2},
     "chunked": {"Gemm": 4 * DEPTH + 2, "Conv": 2},
+    "stream": {"Gemm": 4 * DEPTH + 2, "Conv": 2},
     "f0_predictor": {"Gemm": 6},
     "excitation": {"Gemm": 1},
     # Of the mel, three times up and three times down, of the spectrum; the STFT.
@@ -61,7 +62,7 @@ def test_products_and_convolutions_are_as_many_as_the_network_has(
     assert found == PRODUCTS[variant]
 
 
-@pytest.mark.parametrize("variant", ["full", "chunked"])
+@pytest.mark.parametrize("variant", ["full", "chunked", "stream"])
 def test_the_estimator_runs_on_the_fused_kernels(bundle: Path, variant: str) -> None:
     nodes = graph(files(bundle, variant)[0]).node
     found = Counter(node.op_type for node in nodes if not node.domain)
@@ -120,10 +121,9 @@ def test_a_second_trace_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_linear_layer_in_an_unknown_form_is_refused_with_the_remedy() -> None:
-    spec = COMPONENTS["flow_encoder"].graphs[0]
     weight = onnx.helper.make_tensor("w", TensorProto.FLOAT, [2, 2], [0.0] * 4)
     node = onnx.helper.make_node("MatMul", ["tokens", "w"], ["mu"])
     model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", [], [], [weight]))
     with pytest.raises(ParityError, match=r"MatMul reads tokens, w with \{\}") as caught:
-        tidy(model, spec, {"w": "speaker.weight"}, {"w"})
+        tidy(model, "g", {"tokens", "mu"}, {"w": "speaker.weight"}, {"w"})
     assert "constraints.txt" in caught.value.hint

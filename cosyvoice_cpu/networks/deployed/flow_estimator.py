@@ -20,7 +20,12 @@ from torch import Tensor, nn
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.checkpoint.config import EstimatorConfig
-from cosyvoice_cpu.networks.deployed.operators import FrameAttention, FrameMask, RotaryTable
+from cosyvoice_cpu.networks.deployed.operators import (
+    CachedFrameAttention,
+    FrameAttention,
+    FrameMask,
+    RotaryTable,
+)
 from cosyvoice_cpu.networks.deployed.storage import layer_tensors
 from cosyvoice_cpu.networks.reference import flow_estimator as reference
 
@@ -46,11 +51,20 @@ class Block(nn.Module):
         frames: tuple[Tensor, Tensor, Tensor],
         rotary: RotaryTable,
     ) -> Tensor:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = rows
-        qkv = self.qkv(_modulated(h, scale_a, shift_a))
-        attended = self.attention(qkv, frames, rotary.cos, rotary.sin)
+        attended = self.attention(self.attended_to(h, rows), frames, rotary.cos, rotary.sin)
+        return self.behind_attention(h, attended, rows)
+
+    def attended_to(self, h: Tensor, rows: Sequence[Tensor]) -> Tensor:
+        """Query, key and value [B T, 3 heads dim_head]."""
+        shift, scale = rows[:2]
+        qkv: Tensor = self.qkv(modulated(h, scale, shift))
+        return qkv
+
+    def behind_attention(self, h: Tensor, attended: Tensor, rows: Sequence[Tensor]) -> Tensor:
+        """The block's output from its input and what attention made of it."""
+        gate_a, shift_m, scale_m, gate_m = rows[2:]
         h = h + self.out(attended) * gate_a
-        inner = F.gelu(self.expand(_modulated(h, scale_m, shift_m)), approximate="tanh")
+        inner = F.gelu(self.expand(modulated(h, scale_m, shift_m)), approximate="tanh")
         out: Tensor = h + self.contract(inner) * gate_m
         return out
 
@@ -106,23 +120,24 @@ class FlowEstimator(nn.Module):
         there on are padding and change nothing before them.
         """
         frames = self.mask(x, valid_frames)
-        spread = speaker.unsqueeze(2).expand(-1, -1, x.shape[2])
-        joined = torch.cat([x, cond, mu, spread], dim=1).transpose(1, 2)  # [B, T, 320]
-        h = self.input(joined.flatten(0, 1))  # [B T, dim]
+        h = self.input(joined_input(x, cond, mu, speaker))
         p = h.view(x.shape[0], -1, self.config.dim).transpose(1, 2)  # [B, dim, T]
         for name in ("conv1", "conv2"):
             p = F.mish(self.position[name](F.pad(p, (reference.POSITION_KERNEL - 1, 0))))
         h = h + p.transpose(1, 2).flatten(0, 1)
         table = self.modulation.index_select(0, step.view(1))[0]  # [6 depth + 2, dim]
         for index, block in enumerate(self.blocks):
-            first = MODULATIONS * index
-            h = block(h, [table[first + row] for row in range(MODULATIONS)], frames, self.rotary)
-        velocity = self.final(_modulated(h, table[-2], table[-1]))
+            h = block(h, rows_of_block(table, index), frames, self.rotary)
+        velocity = self.final(modulated(h, table[-2], table[-1]))
         out: Tensor = velocity.view(x.shape[0], -1, self.config.mel_dim).transpose(1, 2)
         return out
 
     def graph(self, variant: str) -> nn.Module:
-        """The module of a graph: "full", or "chunked" for streaming, on the same layers."""
+        """The module of a graph on the same layers: "full", "chunked" for streaming as the original
+        computes it, "stream" for one chunk with the past in caches.
+        """
+        if variant == "stream":
+            return FlowEstimatorStream(self)
         chunked = {"full": False, "chunked": True}[variant]
         if chunked == (self.mask.chunk is not None):
             return self
@@ -171,6 +186,64 @@ class FlowEstimator(nn.Module):
         return own
 
 
+class FlowEstimatorStream(nn.Module):
+    """Velocity of some frames whose past is in caches; on the layers of a `FlowEstimator`.
+
+    All new frames attend to each other, so they are those of one chunk of the streaming mask, or
+    the first of the last one. Keys and values are kept in half precision, those of the new frames
+    too, so that it makes no difference when a frame's were computed.
+    """
+
+    def __init__(self, whole: FlowEstimator) -> None:
+        super().__init__()
+        self.config = whole.config
+        self.modulation, self.rotary, self.input = whole.modulation, whole.rotary, whole.input
+        self.position, self.blocks, self.final = whole.position, whole.blocks, whole.final
+        self.attention = CachedFrameAttention(self.config.heads, self.config.dim_head)
+
+    def forward(
+        self,
+        x: Tensor,
+        mu: Tensor,
+        cond: Tensor,
+        speaker: Tensor,
+        step: Tensor,
+        position: Tensor,
+        history: Tensor,
+        *past: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Velocity [B, 80, T], the history of the next frames, key and value of each block.
+
+        x, mu, cond [B, 80, T], speaker [B, 80], step int64 []; position int64 [1] of the first
+        frame. history [2, B, dim, 30]: what the two position convolutions took last, zeros at the
+        start. past: for each block key and value of the prompt, then of recent frames,
+        [B, heads, frames, dim_head] in half precision; those of the new frames come back alike.
+        """
+        batch = x.shape[0]
+        positions = (position + torch.arange(x.shape[2])).unsqueeze(0).expand(batch, -1)
+        h = self.input(joined_input(x, cond, mu, speaker))  # [B T, dim]
+        p = h.view(batch, -1, self.config.dim).transpose(1, 2)  # [B, dim, T]
+        kept = []
+        for index, name in enumerate(("conv1", "conv2")):
+            p = torch.cat([history[index], p], dim=2)
+            kept.append(p[:, :, -history.shape[3] :])
+            p = F.mish(self.position[name](p))
+        h = h + p.transpose(1, 2).flatten(0, 1)
+        table = self.modulation.index_select(0, step.view(1))[0]
+        present: list[Tensor] = []
+        for index, block in enumerate(cast("Sequence[Block]", self.blocks)):
+            rows = rows_of_block(table, index)
+            attended, *fresh = self.attention(
+                *(block.attended_to(h, rows), positions, self.rotary.cos, self.rotary.sin),
+                past[4 * index : 4 * index + 4],
+            )
+            h = block.behind_attention(h, attended, rows)
+            present += fresh
+        velocity = self.final(modulated(h, table[-2], table[-1]))
+        velocity = velocity.view(batch, -1, self.config.mel_dim).transpose(1, 2)
+        return velocity, torch.stack(kept), *present
+
+
 @torch.no_grad()
 def modulation_table(network: reference.FlowEstimator, times: Floats) -> Tensor:
     """Modulations [steps, 6 depth + 2, dim] at the solver's `times`, scales as 1 + scale.
@@ -189,6 +262,17 @@ def modulation_table(network: reference.FlowEstimator, times: Floats) -> Tensor:
     return torch.cat([*rows, final], dim=1)
 
 
-def _modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+def joined_input(x: Tensor, cond: Tensor, mu: Tensor, speaker: Tensor) -> Tensor:
+    """[B T, 320] of x, cond, mu [B, 80, T] and speaker [B, 80]."""
+    spread = speaker.unsqueeze(2).expand(-1, -1, x.shape[2])
+    return torch.cat([x, cond, mu, spread], dim=1).transpose(1, 2).flatten(0, 1)
+
+
+def rows_of_block(table: Tensor, block: int) -> list[Tensor]:
+    """The modulations [dim] of a block from those of one step [6 depth + 2, dim]."""
+    return [table[MODULATIONS * block + row] for row in range(MODULATIONS)]
+
+
+def modulated(h: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """LayerNorm with scale and shift from the table (scales are stored as 1 + scale)."""
     return F.layer_norm(h, (scale.shape[0],), scale, shift, reference.NORM_EPS)

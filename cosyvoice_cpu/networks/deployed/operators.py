@@ -96,24 +96,32 @@ class FrameAttention(nn.Module):
         `frames`: of `FrameMask`; cosine and sine [positions, dim_head / 2].
         """
         positions, *masks = frames
-        batch = positions.shape[0]
         width = self.heads * self.dim_head
-        query, key, value = qkv.view(batch, -1, 3 * width).chunk(3, dim=2)
-        query, key = (self._rotated(part, positions, cosine, sine) for part in (query, key))
+        query, key, value = self._parts(qkv, positions, cosine, sine)
         scale = self.dim_head**-0.5
         if torch.onnx.is_in_onnx_export():
             masked = [
                 torch.cat([part, mask], dim=3).flatten(2)
                 for part, mask in zip((query, key), masks, strict=True)
             ]
+            value = value.flatten(2)
             mixed = _fused(
                 "MultiHeadAttention", [*masked, value], value, num_heads=self.heads, scale=scale
             )
             return mixed.view(-1, width)
         allowed = masks[0][:, :, 0] @ masks[1][:, :, 0].transpose(1, 2) * scale  # [B, T, T]
-        query, key, value = (part.transpose(1, 2) for part in (query, key, self._heads(value)))
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None])
         return mixed.transpose(1, 2).reshape(-1, width)
+
+    def _parts(
+        self, qkv: Tensor, positions: Tensor, cosine: Tensor, sine: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value [B, T, heads, dim_head], the first heads of two rotated."""
+        qkv = qkv.view(positions.shape[0], -1, 3 * self.heads * self.dim_head)
+        query, key, value = qkv.chunk(3, dim=2)
+        query, key = (self._rotated(part, positions, cosine, sine) for part in (query, key))
+        return query, key, self._heads(value)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.view(x.shape[0], -1, self.heads, self.dim_head)
@@ -123,6 +131,40 @@ class FrameAttention(nn.Module):
         heads = self._heads(x)
         first = rotate_pairs(heads[:, :, 0], positions, cosine, sine).unsqueeze(2)
         return torch.cat([first, heads[:, :, 1:]], dim=2) if self.heads > 1 else first
+
+
+class CachedFrameAttention(FrameAttention):
+    """Attention of new frames to a past in caches and to themselves; nothing is masked."""
+
+    def forward(  # type: ignore[override]
+        self,
+        qkv: Tensor,
+        positions: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        past: Sequence[Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attended values [B T, heads dim_head], and keys and values of the new frames.
+
+        qkv [B T, 3 heads dim_head], positions [B, T]; `past`: key, value of the prompt, key, value
+        of recent frames, [B, heads, frames, dim_head] in half precision, as what comes back.
+        """
+        query, *fresh = self._parts(qkv, positions, cosine, sine)
+        prompt, recent = past[:2], past[2:]
+        fresh = [part.transpose(1, 2).half() for part in fresh]
+        key, value = (
+            torch.cat(parts, dim=2).float() for parts in zip(prompt, recent, fresh, strict=True)
+        )
+        scale, width = self.dim_head**-0.5, self.heads * self.dim_head
+        if torch.onnx.is_in_onnx_export():
+            query = query.flatten(2)
+            mixed = _fused(
+                "MultiHeadAttention", [query, key, value], query, num_heads=self.heads, scale=scale
+            )
+        else:
+            mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
+            mixed = mixed.transpose(1, 2)
+        return mixed.reshape(-1, width), fresh[0], fresh[1]
 
 
 def rotate_pairs(x: Tensor, positions: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:

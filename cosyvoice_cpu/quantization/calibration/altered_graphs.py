@@ -146,5 +146,6 @@ def _valid_rows(feed: Arrays) -> NDArray[np.int64]:
 
 
 def _without_caches(source: GraphSource, outputs: Arrays) -> Arrays:
-    caches = tuple(cache.present.partition("{")[0] for cache in source.spec.caches)
+    presents = [cache.present for cache in source.spec.caches if cache.present]
+    caches = tuple(present.partition("{")[0] for present in presents)
     return {name: array for name, array in outputs.items() if not name.startswith(caches)}

@@ -1,0 +1,253 @@
+"""The flow on tokens that arrive piece by piece: what is final is computed once, and kept.
+
+With the streaming mask a frame attends to its own chunk and to all before it, and the noise is
+fixed by position. So every chunk is final once the tokens that its encoder looks ahead to are
+there, and its keys and values are constants of the solver's step: a chunk costs its own frames,
+however much was said before. The prompt's are constants of the speaker, computed once and shared.
+
+    prompt chunks | chunks that hold prompt and target | the last chunks of the target | new frames
+    `PromptPast`    kept as long as the stream is        as many as the window holds
+
+Source: CosyVoice cosyvoice/flow/DiT/dit.py (`static_chunk_size`) and
+cosyvoice/flow/flow_matching.py. The original computes prompt and past anew for every chunk, and its
+last call attends to everything; here the last chunk is like the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+
+from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
+from cosyvoice_cpu.decoding.noise import flow_noise
+from cosyvoice_cpu.decoding.solver import solve
+from cosyvoice_cpu.errors import SynthesisError, UsageError
+from cosyvoice_cpu.runtime.flow import FlowEncoderStage
+from cosyvoice_cpu.runtime.ladder import ComponentGraphs
+from cosyvoice_cpu.runtime.prompt_past import Halves, PromptPast
+
+_ROWS = 2  # conditioned, and not
+_PARTS = 2  # key, value
+
+
+class FlowStreamStage:
+    """The estimator's graph for one chunk, and what is known of its caches."""
+
+    def __init__(
+        self,
+        graphs: ComponentGraphs,
+        encoder: FlowEncoderStage,
+        audio: Audio,
+        synthesis: Synthesis,
+    ) -> None:
+        """Raises: BundleError if the engine refuses the graph, or the bundle has none."""
+        graphs.require_rows("modulation", synthesis.solver_steps, "solver preset")
+        self.encoder, self.audio, self.synthesis = encoder, audio, synthesis
+        self.spec = graphs.spec.graph("stream")
+        self._graph = graphs.open("stream")
+        shapes = {tensor.name: tensor.shape for tensor in self._graph.inputs}
+        first = self.spec.caches[0]
+        self.layers = next(n for n in count() if first.tensors(n)[0].name not in shapes)
+        self._heads, self._dim_head = (int(shapes["prompt_key_0"][axis]) for axis in (1, 3))
+        self._history = tuple(int(size) for size in shapes["history"])
+
+    @property
+    def no_past(self) -> PromptPast:
+        """Where there is no prompt, or none of its chunks is whole."""
+        steps = self.synthesis.solver_steps
+        return PromptPast(
+            0,
+            np.zeros((steps, *self.past_shape(0)), np.float16),
+            np.zeros((steps, *self._history), np.float32),
+        )
+
+    def past_shape(self, frames: int) -> tuple[int, ...]:
+        """[layers, key and value, rows, heads, frames, dim_head]."""
+        return (self.layers, _PARTS, _ROWS, self._heads, frames, self._dim_head)
+
+    def velocity(
+        self,
+        x: Floats,
+        mu: Floats,
+        cond: Floats,
+        speaker: Floats,
+        *,
+        step: int,
+        position: int,
+        history: Floats,
+        prompt: Halves,
+        recent: Halves,
+    ) -> tuple[Floats, Floats, Halves]:
+        """Velocity [2, mel bins, T], the history after, and the frames' own [.., T, dim_head].
+
+        x, mu, cond [2, mel bins, T], speaker [2, mel bins]; `prompt` and `recent` of this step.
+        """
+        feed = self.spec.feed(x, mu, cond, speaker, step, [position], history)
+        names = []
+        for layer in range(self.layers):
+            for index, cache in enumerate(self.spec.caches):
+                past, present = cache.tensors(layer)
+                part = prompt if present is None else recent
+                feed[past.name] = part[layer, index % _PARTS]
+                names += [present.name] if present else []
+        outputs = self._graph.run(feed)
+        velocity, history_after = self.spec.results(outputs)
+        fresh = np.stack([outputs[name] for name in names])
+        return velocity, history_after, fresh.reshape(self.past_shape(x.shape[2]))
+
+    def prompt_past(
+        self, prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats
+    ) -> PromptPast:
+        """Keys, values and history of all chunks that the prompt alone decides.
+
+        Raises: SynthesisError for ids outside the vocabulary.
+        """
+        known = self.audio.frames_of(
+            max(0, len(prompt_tokens) - self.synthesis.pre_lookahead_tokens)
+        )
+        chunk = self.synthesis.chunk_frames
+        frames = min(known, len(prompt_mel)) // chunk * chunk
+        if not frames:
+            return self.no_past
+        stream = BundleFlowStream(self, self.no_past, prompt_tokens, prompt_mel, embedding)
+        stream.compute(frames)
+        return stream.past()
+
+
+class BundleFlowStream:
+    """One utterance's flow; see `cosyvoice_cpu.stage_api.FlowStream`."""
+
+    def __init__(
+        self,
+        stage: FlowStreamStage,
+        prompt: PromptPast,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        window_frames: int | None = None,
+    ) -> None:
+        """`window_frames` bounds the past that is kept beside the prompt, in whole chunks."""
+        synthesis = stage.synthesis
+        chunk = synthesis.chunk_frames
+        self._stage, self._prompt, self._embedding = stage, prompt, embedding
+        self._prompt_mel = np.asarray(prompt_mel, np.float32).T  # [mel bins, frames]
+        self._window = None if window_frames is None else max(1, -(-window_frames // chunk))
+        # Chunks behind the shared ones that hold frames of the prompt.
+        self._pinned = -(-(len(prompt_mel) - prompt.frames) // chunk)
+        self._tokens = list(prompt_tokens)
+        self._done = prompt.frames
+        self._history = prompt.history.copy()
+        steps = synthesis.solver_steps
+        self._recent = [np.zeros(stage.past_shape(0), np.float16) for _ in range(steps)]
+        self._ended = False
+
+    def push(self, tokens: Sequence[int]) -> Floats:
+        """Log-mel [mel bins, frames] that is final now, from further tokens.
+
+        Raises: ValueError behind the end, SynthesisError for ids outside the vocabulary or beyond
+        the longest input.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended")
+        self._tokens += tokens
+        stage, chunk = self._stage, self._stage.synthesis.chunk_frames
+        known = len(self._tokens) - stage.synthesis.pre_lookahead_tokens
+        return self.compute(stage.audio.frames_of(max(0, known)) // chunk * chunk)
+
+    def finish(self) -> Floats:
+        """The rest of the mel. Raises: SynthesisError if no frame follows the prompt's."""
+        if self._ended:
+            return self._prompt_mel[:, :0]
+        self._ended = True
+        frames = self._stage.audio.frames_of(len(self._tokens))
+        prompt_frames = self._prompt_mel.shape[1]
+        if frames <= prompt_frames:
+            raise SynthesisError(
+                f"{len(self._tokens)} speech tokens leave no mel frame behind the "
+                f"{prompt_frames} of the prompt",
+                "give a longer text",
+            )
+        return self.compute(frames)
+
+    def compute(self, end: int) -> Floats:
+        """The mel up to frame `end`, without the prompt's part."""
+        chunk, prompt_frames = self._stage.synthesis.chunk_frames, self._prompt_mel.shape[1]
+        pieces = [np.zeros((self._prompt_mel.shape[0], 0), np.float32)]
+        while self._done < end:
+            start = self._done
+            mel = self._chunk(min(chunk, end - start))
+            pieces.append(mel[:, max(0, prompt_frames - start) :])
+        return np.concatenate(pieces, axis=1)
+
+    def past(self) -> PromptPast:
+        """All that was computed, as the prompt of other streams; only without a window."""
+        attended = np.concatenate([self._prompt.attended, np.stack(self._recent)], axis=5)
+        return PromptPast(self._done, attended, self._history)
+
+    def _chunk(self, frames: int) -> Floats:
+        """The next `frames` frames of log-mel [mel bins, frames], solved."""
+        stage, start = self._stage, self._done
+        synthesis = stage.synthesis
+        mu, speaker = self._condition(start, start + frames)
+        cond = np.zeros_like(mu)
+        known = self._prompt_mel[:, start : start + frames]
+        cond[:, : known.shape[1]] = known
+        noise = flow_noise(start + frames, len(mu), synthesis.max_frames)[:, start:]
+        steps = iter(range(synthesis.solver_steps))
+
+        def velocity(
+            x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
+        ) -> Floats:
+            step = next(steps)
+            result, self._history[step], fresh = stage.velocity(
+                *(x, mu, cond, speaker),
+                step=step,
+                position=start,
+                history=self._history[step],
+                prompt=self._prompt.attended[step],
+                recent=self._recent[step],
+            )
+            self._remember(step, fresh)
+            return result
+
+        mel = solve(velocity, noise, mu, cond, speaker, preset=synthesis.solver)
+        self._done += frames
+        return mel
+
+    def _condition(self, start: int, end: int) -> tuple[Floats, Floats]:
+        """`mu` [mel bins, end - start] of these frames and `speaker` [mel bins]."""
+        stage, audio = self._stage, self._stage.audio
+        first = max(0, audio.tokens_within(start) - stage.encoder.past)
+        ahead = stage.synthesis.pre_lookahead_tokens
+        last = math.ceil(end / audio.frames_per_token) + ahead
+        tokens = self._tokens[first:last]
+        finalize = len(self._tokens) < last
+        mu, speaker = stage.encoder.encode(tokens, self._embedding, finalize=finalize)
+        skipped = start - audio.frames_of(first)
+        return mu[:, skipped : skipped + end - start], speaker
+
+    def _remember(self, step: int, fresh: Halves) -> None:
+        """Keep a chunk's keys and values; the oldest of a full window makes room for it."""
+        recent, frames = self._recent[step], fresh.shape[4]
+        chunk = self._stage.synthesis.chunk_frames
+        if frames < chunk:  # the last of the stream
+            return
+        number = (self._done - self._prompt.frames) // chunk
+        if self._window is not None and number >= self._pinned + self._window:
+            place = self._pinned + (number - self._pinned) % self._window
+            recent[..., place * chunk : (place + 1) * chunk, :] = fresh
+        else:
+            self._recent[step] = np.concatenate([recent, fresh], axis=4)
+
+
+def window_frames(seconds: float | None, audio: Audio) -> int | None:
+    """`window_seconds` of `flow_stream` in frames. Raises: UsageError if it is no time."""
+    if seconds is None:
+        return None
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"a window of {seconds:g} s holds nothing", "2 is enough, None is all")
+    return math.ceil(seconds * audio.frame_rate)
