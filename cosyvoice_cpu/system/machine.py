@@ -9,8 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from cosyvoice_cpu.system.control_groups import cpu_quota, memory_limit
 from cosyvoice_cpu.system.threads import default_threads, physical_cores, usable_cpus
 
@@ -131,6 +129,8 @@ def _instruction_sets(flags: set[str] | None) -> dict[str, bool] | None:
 
 def _memory_mb() -> tuple[float | None, float | None]:
     """All memory, and what new programs can have of it without swapping."""
+    import psutil  # deferred, as every start would wait for it
+
     try:
         memory = psutil.virtual_memory()
     except (OSError, psutil.Error):  # Linux without /proc

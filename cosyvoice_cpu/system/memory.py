@@ -12,8 +12,6 @@ import threading
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-import psutil
-
 _SAMPLE_SECONDS = 0.02
 
 
@@ -28,6 +26,8 @@ class ResidentMemory:
 
 def resident_memory(pid: int | None = None) -> ResidentMemory:
     """The memory of process `pid` now, by default this one; all None if it ended."""
+    import psutil  # deferred, as every start would wait for it
+
     try:
         memory = psutil.Process(pid).memory_info()
     except psutil.Error:
