@@ -56,25 +56,43 @@ def serve(
             help="What clients must know. Rather set the variable: others see a command's options.",
         ),
     ] = None,
+    wyoming: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            help="Speak Home Assistant's Wyoming protocol on it too; 10200 is usual.",
+        ),
+    ] = None,
+    wyoming_host: Annotated[
+        str,
+        typer.Option(metavar="HOST", help="Where; Wyoming knows no key, so anyone there may ask."),
+    ] = "127.0.0.1",
+    max_voices: Annotated[
+        int, typer.Option(metavar="N", help="How many voices clients may add, with --speakers.")
+    ] = 100,
     log_text: Annotated[
         bool, typer.Option("--log-text", help="Put the texts into the log as well.")
     ] = False,
     trust: TrustOption = False,
 ) -> None:
     """Serve speech over HTTP as OpenAI's API has it. Example: cosyvoice-cpu serve --port 8000"""
+    from contextlib import ExitStack
+    from functools import partial
+
     from cosyvoice_cpu.cli.bundles import chosen_bundle, speaker_folders
     from cosyvoice_cpu.cli.messages import note
     from cosyvoice_cpu.errors import library_error
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
-    from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
+    from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, speaker_from_clip
     from cosyvoice_cpu.system.threads import resolve_threads
 
     try:
-        from cosyvoice_cpu.serving.app import make_app
+        from cosyvoice_cpu.serving.app import STOP_SECONDS, make_app
+        from cosyvoice_cpu.serving.records import RecordLog
         from cosyvoice_cpu.serving.server import Server, address, bind
         from cosyvoice_cpu.serving.settings import Settings
         from cosyvoice_cpu.serving.speech import SpeechService
-        from cosyvoice_cpu.serving.voices import Voices
+        from cosyvoice_cpu.serving.voices import Uploads, Voices
     except ImportError as error:
         raise library_error(error, "serve needs a web server", "serve") from error
 
@@ -94,18 +112,36 @@ def serve(
     settings.check()
     each = resolve_threads(threads) if threads else max(1, resolve_threads() // workers)
     stages = BundleStages.load(chosen_bundle(bundle), each, trust=trust)
-    with bind(settings) as listener:
-        service = SpeechService(
-            Synthesizer.of_bundle(stages, speakers=speakers),
-            Voices(speaker_folders(stages.bundle, speakers)),
-            settings,
-            presets=tuple(stages.synthesis.solver_presets),
+    folders = speaker_folders(stages.bundle, speakers)
+    uploads = None
+    if speakers is not None:
+        uploads = Uploads(speakers, partial(speaker_from_clip, stages.bundle), max_voices)
+    service = SpeechService(
+        Synthesizer.of_bundle(stages, speakers=speakers),
+        Voices(folders, uploads),
+        settings,
+        presets=tuple(stages.synthesis.solver_presets),
+    )
+    with ExitStack() as open_sockets:
+        listener = open_sockets.enter_context(bind(host, port))
+        second = None
+        if wyoming is not None:
+            second = open_sockets.enter_context(bind(wyoming_host, wyoming))
+        app = make_app(
+            service,
+            model="demo" if bundle is None else stages.bundle_path.resolve().name,
+            created=int(stages.bundle_path.stat().st_mtime),
+            log_lines=RecordLog(),
+            wyoming=second,
         )
-        model = "demo" if bundle is None else stages.bundle_path.resolve().name
-        app = make_app(service, model=model, created=int(stages.bundle_path.stat().st_mtime))
         server = Server(
             app, service, on_listening=lambda: note(f"listening on {address(listener)}")
         )
         for name, value in settings.shown().items():
             note(f"  {name.replace('_', '-')}: {value}")
-        server.run(sockets=[listener])
+        if second is not None:
+            note(f"  wyoming: {address(second).replace('http', 'tcp')}")
+        try:
+            server.run(sockets=[listener])
+        finally:
+            service.room.stop(STOP_SECONDS)

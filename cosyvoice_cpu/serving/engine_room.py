@@ -10,6 +10,7 @@ All state is changed under one lock, which is never held while something is comp
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import heapq
 import itertools
@@ -56,6 +57,7 @@ class EngineRoom:
         self._ready: list[tuple[float, int, Job]] = []  # a heap; jobs that left it stay behind
         self._numbers = itertools.count()
         self._jobs: set[Job] = set()  # all that have not ended
+        self._waiters: list[asyncio.Future[None]] = []  # for the next end of a job
         self._open, self._stopping = True, False
         self._threads = [
             threading.Thread(target=self._work, name=f"synthesis-{number}", daemon=True)
@@ -89,6 +91,13 @@ class EngineRoom:
         with self._changed:
             states = [job.state for job in self._jobs]
         return {state: states.count(state) for state in State if state is not State.ENDED}
+
+    async def an_end(self) -> None:
+        """Wait until a job ends."""
+        waiter = asyncio.get_running_loop().create_future()
+        with self._changed:
+            self._waiters.append(waiter)
+        await waiter
 
     async def blocks(self, job: Job) -> AsyncGenerator[Block, None]:
         """The job's blocks as they come. Raises: what ended the job early; Cancelled."""
@@ -220,6 +229,10 @@ class EngineRoom:
         job.times.ended = time.monotonic()
         self._jobs.discard(job)
         job.tell()
+        for waiter in self._waiters:
+            with contextlib.suppress(RuntimeError):  # its loop is closed
+                waiter.get_loop().call_soon_threadsafe(_set_result, waiter)
+        self._waiters.clear()
 
     def _backlog(self) -> float:
         return sum(job.seconds_left for job in self._jobs) / self.workers
@@ -230,3 +243,8 @@ class EngineRoom:
                 self._on_end(job)
             except Exception:
                 log.exception("a job's end could not be recorded")
+
+
+def _set_result(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

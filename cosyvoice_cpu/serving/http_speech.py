@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -20,62 +19,7 @@ from cosyvoice_cpu.serving.job import Block, Job
 from cosyvoice_cpu.serving.records import record_of
 from cosyvoice_cpu.serving.settings import LARGEST_JSON
 from cosyvoice_cpu.serving.speech import Speech, SpeechService
-
-
-class VoiceId(msgspec.Struct, frozen=True):
-    """OpenAI's other way to name a voice."""
-
-    id: str
-
-
-class Body(msgspec.Struct, frozen=True):
-    """The request's JSON. Unknown fields are ignored, null is as if absent.
-
-    `model` may be anything: a server has one. `seed`, `language`, `preset` and `stream` are our
-    own; `stream` false gives the whole file at once, with its length.
-    """
-
-    input: str
-    model: str | None = None
-    voice: str | VoiceId | None = None
-    instructions: str | None = None
-    response_format: str | None = None
-    speed: float | None = None
-    stream_format: Literal["audio", "sse"] | None = None
-    seed: int | None = None
-    language: str | None = None
-    preset: str | None = None
-    stream: bool | None = None
-
-    def speech(self) -> Speech:
-        """What is asked for."""
-        return Speech(
-            text=self.input,
-            voice=self.voice.id if isinstance(self.voice, VoiceId) else self.voice,
-            audio_format=self.response_format or "mp3",
-            speed=1.0 if self.speed is None else self.speed,
-            instructions=self.instructions or None,
-            seed=self.seed or 0,
-            language=self.language or None,
-            preset=self.preset or None,
-            is_whole=self.stream is False and self.stream_format != "sse",
-        )
-
-
-def parse_body(content: bytes) -> Body:
-    """Raises: RequestError naming the field that is wrong."""
-    try:
-        return msgspec.json.decode(content, type=Body)
-    except msgspec.ValidationError as error:
-        what, _, place = str(error).partition(" - at `$")
-        field = place.strip("`.").partition(".")[0]
-        if not field and "missing required field" in what:
-            field = what.rpartition(" ")[2].strip("`")
-        raise RequestError(f"the request's body: {error}", param=field or None) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestError(
-            f"the request's body is no JSON object ({str(error)[:200]})", "send application/json"
-        ) from error
+from cosyvoice_cpu.serving.speech_body import SpeechBody, decoded
 
 
 def speech_endpoint(service: SpeechService) -> Callable[[Request], Awaitable[Response]]:
@@ -88,11 +32,13 @@ def speech_endpoint(service: SpeechService) -> Callable[[Request], Awaitable[Res
             raise RequestError(
                 f"the request's type is {kind[:80]!r}", "send application/json", status=415
             )
-        body = parse_body(await read_body(request, LARGEST_JSON, settings.stall_seconds))
-        wanted = service.check(body.speech())
+        content = await read_body(request, LARGEST_JSON, settings.stall_seconds)
+        body = decoded(content, SpeechBody)
+        is_whole = body.stream is False and not body.is_sse
+        wanted = service.check(body.speech(body.input, is_whole=is_whole))
         record = record_of(request.scope)
         record.add_speech(wanted, settings.log_text)
-        return SpeechResponse(service, wanted, is_sse=body.stream_format == "sse")
+        return SpeechResponse(service, wanted, is_sse=body.is_sse)
 
     return speech
 
@@ -107,26 +53,20 @@ class SpeechResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises: what prevented the first sound; BrokenOff for what came later."""
-        service = self._service
-        job = service.start(self._speech)
-        limit = service.settings.request_seconds
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(limit, service.room.cancel, job, f"it took more than {limit:g} s")
-        watcher = loop.create_task(self._watch_client(receive, job))
-        try:
-            async with aclosing(service.room.blocks(job)) as blocks:
+        async with self._service.speaking(self._speech) as (job, blocks):
+            watcher = asyncio.get_running_loop().create_task(self._watch_client(receive, job))
+            try:
                 await self._send(send, job, blocks)
-        except BrokenOff as error:
-            service.room.cancel(job, str(error))
-            raise
-        except Exception as error:
-            if watcher.done():  # nobody is there to be told
-                raise BrokenOff from error
-            raise
-        finally:
-            timer.cancel()
-            watcher.cancel()
-            record_of(scope).add_job(job)
+            except BrokenOff as error:
+                self._service.room.cancel(job, str(error))
+                raise
+            except Exception as error:
+                if watcher.done():  # nobody is there to be told
+                    raise BrokenOff from error
+                raise
+            finally:
+                watcher.cancel()
+                record_of(scope).add_job(job)
 
     async def _watch_client(self, receive: Receive, job: Job) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -17,7 +17,6 @@ import uvicorn
 
 from cosyvoice_cpu.errors import CosyVoiceError
 from cosyvoice_cpu.serving.gate import App
-from cosyvoice_cpu.serving.settings import Settings
 from cosyvoice_cpu.serving.speech import SpeechService
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -89,21 +88,21 @@ class Server(uvicorn.Server):
         threading.Thread(target=self._service.room.close, daemon=True).start()
 
 
-def bind(settings: Settings) -> socket.socket:
-    """A socket at the host and port of `settings`. Raises: CosyVoiceError if it is taken."""
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens at `host` and `port`. Raises: CosyVoiceError if it is taken."""
     try:
-        family = socket.getaddrinfo(settings.host, settings.port)[0][0]
+        family = socket.getaddrinfo(host, port)[0][0]
         listener = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _cant_listen(settings, error) from error
+        raise _cant_listen(host, port, error) from error
     try:
         if hasattr(signal, "SIGHUP"):  # on Windows the option would let two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
+        listener.bind((host, port))
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise _cant_listen(settings, error) from error
+        raise _cant_listen(host, port, error) from error
     return listener
 
 
@@ -113,8 +112,8 @@ def address(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def _cant_listen(settings: Settings, error: OSError) -> CosyVoiceError:
+def _cant_listen(host: str, port: int, error: OSError) -> CosyVoiceError:
     return CosyVoiceError(
-        f"can't listen on {settings.host}, port {settings.port} ({error.strerror})",
-        "choose another --port, or end the program that has it",
+        f"can't listen on {host}, port {port} ({error.strerror})",
+        "choose another port, or end the program that has it",
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Generator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 
 from cosyvoice_cpu.errors import CosyVoiceError, TextError
@@ -13,7 +14,7 @@ from cosyvoice_cpu.frontend.characters import check_characters
 from cosyvoice_cpu.frontend.language import check_language
 from cosyvoice_cpu.serving.cost import CostModel
 from cosyvoice_cpu.serving.encoding import check_format, encoded, encoded_whole
-from cosyvoice_cpu.serving.engine_room import EngineRoom, Unavailable
+from cosyvoice_cpu.serving.engine_room import EngineRoom, LineFull, Unavailable
 from cosyvoice_cpu.serving.errors import RequestError, is_ours
 from cosyvoice_cpu.serving.job import Block, Cancelled, Check, Job
 from cosyvoice_cpu.serving.metrics import Metrics
@@ -64,12 +65,13 @@ class SpeechService:
         return self.synthesizer.sample_rate
 
     def check(self, speech: Speech) -> Speech:
-        """`speech` with its voice's name.
-
-        Raises: RequestError naming the field that is wrong.
-        """
+        """`speech` with its voice's name. Raises: RequestError naming the field that is wrong."""
         with _naming("input"):
             _check_text(speech.text, self.settings.max_characters)
+        return self.check_manner(speech)
+
+    def check_manner(self, speech: Speech) -> Speech:
+        """The same, but for its text."""
         with _naming("response_format"):
             check_format(speech.audio_format)
         with _naming("speed"):
@@ -89,12 +91,27 @@ class SpeechService:
             )
         return replace(speech, voice=self.voices.name_of(speech.voice))
 
-    def start(self, speech: Speech) -> Job:
-        """The job that makes a checked `speech`, in line. Call it in the event loop's thread.
+    @asynccontextmanager
+    async def speaking(
+        self, speech: Speech, *, is_patient: bool = False
+    ) -> AsyncGenerator[tuple[Job, AsyncGenerator[Block, None]], None]:
+        """The job that makes a checked `speech`, and its blocks; it is cancelled at the end.
 
-        Raises: LineFull, and Unavailable if it would wait for too long or the server stops.
+        `is_patient` waits where there is no place, for what belongs to a conversation that was
+        taken. Raises: LineFull, and Unavailable if it would wait for too long or the server stops.
         """
-        seconds = self.cost.seconds_computing(speech.text, speech.speed)
+        job = await self._start_in_time(speech) if is_patient else self._start_now(speech)
+        limit = self.settings.request_seconds
+        timer = asyncio.get_running_loop().call_later(
+            limit, self.room.cancel, job, f"it took more than {limit:g} s"
+        )
+        try:
+            async with aclosing(self.room.blocks(job)) as blocks:
+                yield job, blocks
+        finally:
+            timer.cancel()
+
+    def _start_now(self, speech: Speech) -> Job:
         wait = self.room.backlog()
         if wait > self.settings.max_wait:
             raise Unavailable(
@@ -103,6 +120,17 @@ class SpeechService:
                 "ask again later",
                 wait - self.settings.max_wait,
             )
+        return self._submit(speech)
+
+    async def _start_in_time(self, speech: Speech) -> Job:
+        while True:
+            try:
+                return self._submit(speech)
+            except LineFull:
+                await self.room.an_end()
+
+    def _submit(self, speech: Speech) -> Job:
+        seconds = self.cost.seconds_computing(speech.text, speech.speed)
         job = Job(lambda check: self._blocks(speech, check), seconds)
         self._speeches[job] = speech
         try:
@@ -123,9 +151,10 @@ class SpeechService:
 
         Raises: what the bundle's first speech raises.
         """
-        job = self.start(Speech(WARM_UP, self.voices.name_of(None), "pcm"))
-        async for _ in self.room.blocks(job):
-            pass
+        words = Speech(WARM_UP, self.voices.name_of(None), "pcm")
+        async with self.speaking(words, is_patient=True) as (_, blocks):
+            async for _ in blocks:
+                pass
         self.warmed.set()
 
     def _blocks(self, speech: Speech, check: Check) -> Generator[Block, None, None]:

@@ -57,7 +57,7 @@ def test_a_port_that_is_taken_is_said() -> None:
     assert outcome.code == 1
     assert outcome.stderr == lines(
         f"can't listen on 127.0.0.1, port {port} (Address already in use)",
-        "choose another --port, or end the program that has it",
+        "choose another port, or end the program that has it",
     )
 
 

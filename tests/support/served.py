@@ -16,13 +16,12 @@ import httpx2
 import numpy as np
 
 from cosyvoice_cpu.errors import SynthesisError, TextError
-from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.serving.app import make_app
 from cosyvoice_cpu.serving.records import RecordLog
 from cosyvoice_cpu.serving.server import Server, address, bind
 from cosyvoice_cpu.serving.settings import Settings
 from cosyvoice_cpu.serving.speech import SpeechService
-from cosyvoice_cpu.serving.voices import Voices
+from cosyvoice_cpu.serving.voices import Uploads, Voices
 from cosyvoice_cpu.synthesis.audio import Audio
 from cosyvoice_cpu.synthesis.report import STAGE_NAMES, Report
 
@@ -79,9 +78,6 @@ class ScriptedSynthesizer:
         finally:
             self.closed.append(text)
 
-    def make_speaker(self, name: str, clip: Any, transcript: str = "") -> Speaker:
-        raise NotImplementedError
-
 
 @dataclass
 class Served:
@@ -92,6 +88,7 @@ class Served:
     server: Server
     log: io.StringIO = field(repr=False)
     key: str | None = None
+    wyoming_port: int = 0
 
     def client(self) -> httpx2.Client:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
@@ -110,22 +107,27 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def serving(synthesizer: Any, folders: list[Path], **options: Any) -> Iterator[Served]:
+def serving(
+    synthesizer: Any, folders: list[Path], uploads: Uploads | None = None, **options: Any
+) -> Iterator[Served]:
     """A server on `synthesizer`, warm, whose voices are the files in `folders`."""
     settings = Settings(port=0, **options)
     settings.check()
     log = io.StringIO()
-    service = SpeechService(synthesizer, Voices(folders), settings, ("default", "fast"))
+    service = SpeechService(synthesizer, Voices(folders, uploads), settings, ("default", "fast"))
     listening = threading.Event()
-    with bind(settings) as listener:
-        app = make_app(service, model="demo", created=1_700_000_000, log_lines=RecordLog(log))
+    with bind("127.0.0.1", 0) as listener, bind("127.0.0.1", 0) as wyoming:
+        lines = RecordLog(log)
+        app = make_app(service, model="demo", created=0, log_lines=lines, wyoming=wyoming)
         server = Server(app, service, on_listening=listening.set)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
             assert listening.wait(TIMEOUT)
             assert service.warmed.wait(TIMEOUT)
-            yield Served(address(listener), service, server, log, settings.api_key)
+            found = Served(address(listener), service, server, log, settings.api_key)
+            found.wyoming_port = wyoming.getsockname()[1]
+            yield found
         finally:
             if isinstance(synthesizer, ScriptedSynthesizer):
                 synthesizer.go.set()
