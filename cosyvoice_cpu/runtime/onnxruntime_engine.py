@@ -50,15 +50,15 @@ class OnnxRuntimeGraph(Graph):
     @classmethod
     def open(cls, source: GraphSource, options: EngineOptions) -> OnnxRuntimeGraph:
         """Raises: BundleError if the bundle lists no such file or ONNX Runtime refuses it."""
+        integer = source.precision.startswith(_INTEGER_PRECISIONS)
         # Without a ladder the copy is one; with one, each size would have its own.
-        prepack = source.precision.startswith(_INTEGER_PRECISIONS) and not (
-            options.low_memory and source.spec.ladder
-        )
+        prepack = integer and not (options.low_memory and source.spec.ladder)
         session = open_session(
             source.path,
             options.threads,
             prepack=prepack,
             fold=source.precision != HALF_STORAGE,
+            rewrite=integer,
             record=options.recording.folder if options.recording else None,
         )
         if options.recording:
@@ -125,6 +125,7 @@ def open_session(
     *,
     prepack: bool = False,
     fold: bool = True,
+    rewrite: bool = True,
     record: Path | None = None,
     weights_folder: Path | None = None,
 ) -> Any:
@@ -132,10 +133,14 @@ def open_session(
 
     `prepack` lets the engine keep repacked copies of the weights, which INT4 and INT8 block
     kernels can't do without. `fold` off keeps weights that are stored half from being expanded in
-    memory once per session. `record` is the folder for the kernels' times. `weights_folder` has the
-    external weights of a model in memory. Raises: BundleError if ONNX Runtime refuses the graph.
+    memory once per session. `rewrite` off leaves out fusions and layouts: the graphs of the
+    exporter compute the same in the same time and open in half of it. `record` is the folder for
+    the kernels' times. `weights_folder` has the external weights of a model in memory. Raises:
+    BundleError if ONNX Runtime refuses the graph.
     """
     options = session_options(threads)
+    if not rewrite:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     if _share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
     if not (prepack or os.environ.get(PREPACK_VARIABLE) == "1"):
