@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -11,7 +12,14 @@ from cosyvoice_cpu.frontend.characters import check_characters
 
 LARGEST_TEXT = 16 << 20  # bytes; a thick book has two million
 
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# What a file begins with that says it is no UTF-8. UTF-32 comes first: its mark in little endian
+# begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
 
 
 def text_to_speak(text: str | None, file: Path | None) -> str:
@@ -45,8 +53,9 @@ def _read(stream: BinaryIO, source: str) -> bytes:
 
 
 def _decoded(content: bytes, source: str) -> str:
-    if content.startswith(_UTF16):
-        raise TextError(f"{source} is UTF-16, not UTF-8", "save the text as UTF-8")
+    for mark, encoding in _MARKS:
+        if content.startswith(mark):
+            raise TextError(f"{source} is {encoding}, not UTF-8", "save the text as UTF-8")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

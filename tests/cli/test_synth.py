@@ -229,7 +229,10 @@ def test_a_wrong_request_is_two_lines_and_no_file(
     ("content", "error"),
     [
         (b"caf\xe9", "is not UTF-8: byte 0xe9 at 3"),
-        (b"\xff\xfeH\x00i\x00", "is UTF-16, not UTF-8"),
+        ("Hi".encode("utf-16"), "is UTF-16, not UTF-8"),
+        (b"\xfe\xff" + "Hi".encode("utf-16-be"), "is UTF-16, not UTF-8"),
+        ("Hi".encode("utf-32"), "is UTF-32, not UTF-8"),
+        (b"\0\0\xfe\xff" + "Hi".encode("utf-32-be"), "is UTF-32, not UTF-8"),
         (b"one\x00two", "holds the control character U+0000 at position 3"),
         (b"x" * (16 * 2**20 + 1), "exceeds 16 MB"),
     ],
