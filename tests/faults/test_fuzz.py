@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from safetensors.numpy import save_file
-from support.fuzz_inputs import READERS, TIMES, damaged, seeds
+from support.fuzz_inputs import READERS, TIMES, seeds
 
 from cosyvoice_cpu.bundle.manifest import parse_manifest
 from cosyvoice_cpu.bundle.onnx_scan import scan_onnx
@@ -30,6 +30,7 @@ from cosyvoice_cpu.frontend.speakers import Speaker
 from cosyvoice_cpu.frontend.tokenizer import TextTokenizer
 from cosyvoice_cpu.quantization.recipes.recipe import parse_recipe, recipe_names
 from cosyvoice_cpu.runtime.embedding_tables import EmbeddingTable
+from tools.damaged_files import damaged
 
 
 def _one_line(error: Exception) -> None:

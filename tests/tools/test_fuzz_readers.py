@@ -12,7 +12,8 @@ import pytest
 
 from cosyvoice_cpu.errors import BundleError
 from tools import fuzz_readers
-from tools.fuzz_readers import Kind, Worker, damaged, fuzz, input_of, make_kinds
+from tools.damaged_files import damaged
+from tools.fuzz_readers import Kind, Worker, fuzz, input_of, make_kinds
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="processes are forked")
 
