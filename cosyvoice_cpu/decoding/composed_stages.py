@@ -5,13 +5,14 @@ An engine that inherits from here differs from the reference in its networks onl
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
 from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import cosine_preset, solve
+from cosyvoice_cpu.decoding.solver import Velocity, cosine_preset, solve
 from cosyvoice_cpu.decoding.token_loop import stream_tokens
 from cosyvoice_cpu.stage_api import FlowCondition, SpeechLMSession
 
@@ -58,6 +59,17 @@ class ComposedStages(ABC):
         streaming: bool = False,
     ) -> Floats:
         """The estimator once."""
+
+    @contextlib.contextmanager
+    def solving(self, frames: int, *, streaming: bool) -> Iterator[Velocity]:
+        """`flow_velocity` for all steps of one mel; an engine may keep something for the block."""
+
+        def velocity(
+            x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
+        ) -> Floats:
+            return self.flow_velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
+
+        yield velocity
 
     def generate_speech_tokens(
         self,
@@ -134,17 +146,12 @@ class ComposedStages(ABC):
             finalize=finalize,
             streaming=streaming,
         )
-
-        def velocity(
-            x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
-        ) -> Floats:
-            return self.flow_velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
-
         bins, frames = condition["mu"].shape
-        mel = solve(
-            velocity,
-            flow_noise(frames, bins, self.synthesis.max_frames) if noise is None else noise,
-            **condition,
-            preset=cosine_preset(self.synthesis.solver, steps),
-        )
+        with self.solving(frames, streaming=streaming) as velocity:
+            mel = solve(
+                velocity,
+                flow_noise(frames, bins, self.synthesis.max_frames) if noise is None else noise,
+                **condition,
+                preset=cosine_preset(self.synthesis.solver, steps),
+            )
         return mel[:, len(prompt_mel) :]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -14,6 +15,7 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
+from cosyvoice_cpu.decoding.solver import Velocity
 from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.runtime.flow import FlowEncoderStage, FlowEstimatorStage
 from cosyvoice_cpu.runtime.flow_stream import BundleFlowStream, FlowStreamStage, window_frames
@@ -221,6 +223,12 @@ class BundleStages(ComposedStages):
     ) -> Floats:
         """The estimator once, at one of the solver's times. Raises: UsageError for another t."""
         return self._flow_estimator().velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
+
+    @contextlib.contextmanager
+    def solving(self, frames: int, *, streaming: bool) -> Iterator[Velocity]:
+        """Keeps the graph of that size open. Raises: SynthesisError if the ladder ends below."""
+        with self._flow_estimator().solving(frames, streaming=streaming) as velocity:
+            yield velocity
 
     def tokens_to_mel(
         self,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Synthesis
 from cosyvoice_cpu.decoding.ids import flow_token_ids
-from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.decoding.solver import Velocity, solver_times
 from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.generations import GraphSpec
+from cosyvoice_cpu.runtime.graph import Graph
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 
 _GUIDED = 2  # rows that the estimator's graphs are made for: conditioned and not
@@ -43,6 +47,24 @@ class FlowEncoderStage:
         feed = self._spec.feed(ids, known, np.reshape(embedding, (1, -1)))
         mu, speaker = self._spec.results(self._graph.run(feed))
         return mu, speaker[0]
+
+
+@dataclass(frozen=True)
+class _Sized:
+    """A graph for `frames`, which takes `size`."""
+
+    graph: Graph
+    spec: GraphSpec
+    frames: int
+    size: int
+
+    def pair(self, x: Floats, mu: Floats, speaker: Floats, cond: Floats, step: int) -> Floats:
+        """x, mu, cond [2, mel bins, >= frames], speaker [2, mel bins] to [2, mel bins, frames]."""
+        padding = ((0, 0), (0, 0), (0, self.size - self.frames))
+        padded = (np.pad(array[:, :, : self.frames], padding) for array in (x, mu, cond))
+        feed = self.spec.feed(*padded, speaker, step, [self.frames])
+        (velocity,) = self.spec.results(self.graph.run(feed))
+        return velocity[:, :, : self.frames]
 
 
 class FlowEstimatorStage:
@@ -84,35 +106,33 @@ class FlowEstimatorStage:
             pair = pair[:_GUIDED]
             waiting = [i for i in waiting if i not in pair]
             rows = [pair[0], pair[-1]]
-            out = self._pair(
-                *(x[rows], mu[rows], cond[rows], speaker[rows]),
-                step=steps[first],
-                frames=frames[first],
-                streaming=streaming,
-            )
+            with self._sized(frames[first], streaming) as sized:
+                out = sized.pair(x[rows], mu[rows], speaker[rows], cond[rows], steps[first])
             for place, row in enumerate(pair):
                 result[row, :, : frames[first]] = out[place]
         return result
 
-    def _pair(
-        self,
-        x: Floats,
-        mu: Floats,
-        cond: Floats,
-        speaker: Floats,
-        *,
-        step: int,
-        frames: int,
-        streaming: bool,
-    ) -> Floats:
-        """x, mu, cond [2, mel bins, >= frames], speaker [2, mel bins] to [2, mel bins, frames]."""
+    @contextlib.contextmanager
+    def solving(self, frames: int, *, streaming: bool) -> Iterator[Velocity]:
+        """The velocity for all steps of one mel of `frames`: its graph stays open for the block.
+
+        Without it a size of integers, which is open alone, would be opened at each step where
+        threads solve different sizes.
+        """
+        with self._sized(frames, streaming) as sized:
+
+            def velocity(
+                x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
+            ) -> Floats:
+                return sized.pair(x, mu, speaker, cond, self._step(float(t[0])))
+
+            yield velocity
+
+    @contextlib.contextmanager
+    def _sized(self, frames: int, streaming: bool) -> Iterator[_Sized]:
         variant = "chunked" if streaming else "full"
-        graph, size = self._graphs.for_frames(variant, frames)
-        padding = ((0, 0), (0, 0), (0, size - frames))
-        padded = (np.pad(array[:, :, :frames], padding) for array in (x, mu, cond))
-        spec = self._graphs.spec.graph(variant)
-        (velocity,) = spec.results(graph.run(spec.feed(*padded, speaker, step, [frames])))
-        return velocity[:, :, :frames]
+        with self._graphs.for_frames(variant, frames) as (graph, size):
+            yield _Sized(graph, self._graphs.spec.graph(variant), frames, size)
 
     def _step(self, time: float) -> int:
         distance = np.abs(self._times - time)

@@ -61,6 +61,9 @@ class Graph(ABC):
     def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
         """Every output by name. Raises: whatever the engine raises."""
 
+    def close(self) -> None:  # noqa: B027 - an engine may have nothing to free
+        """Free what the engine holds, whoever still has this object; it is not run again."""
+
     def bind(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]
     ) -> BoundGraph:

@@ -8,12 +8,12 @@ that is 5.2 % more arithmetic than no padding at all, with 33 graphs up to 60 s.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from bisect import bisect_left
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from weakref import WeakValueDictionary
 
 from cosyvoice_cpu.bundle.manifest import ComponentName
 from cosyvoice_cpu.bundle.reader import Bundle
@@ -31,6 +31,8 @@ from cosyvoice_cpu.runtime.graph import (
 GRID_FRAMES = 50  # one second of mel, one block of the streaming mask
 STEP_SHARE = 0.08
 _OPEN_SIZES = 3  # graphs of one ladder kept open: the size of the last requests and its neighbours
+
+_Key = tuple[str, int | None]  # variant and size
 
 Engines = Mapping[ComponentName, Engine | str]
 """Engines that take the place of those in the manifest, by themselves or by name."""
@@ -55,29 +57,69 @@ def size_for(frames: int, sizes: Sequence[int]) -> int | None:
 class GraphLadder:
     """Graphs by variant and size, opened when first needed; the last few stay open.
 
-    A size whose graph keeps the weights for itself (`Graph.private_weights`) is open alone. May be
-    used from several threads: a graph that is closed here lives on where it is in use, and who asks
-    for its size meanwhile gets it again. So each size is open once, whatever the threads.
+    May be used from several threads: each size is open once, and none is closed that is in use. A
+    size whose graph keeps the weights for itself (`Graph.private_weights`) is open alone unless
+    threads use several at the same time. Of those there are never more than `_OPEN_SIZES`: who
+    wants a further one waits, first come, first served.
     """
 
     def __init__(self, open_size: Callable[[str, int | None], Graph]) -> None:
         self._open_size = open_size
-        self._graphs: OrderedDict[tuple[str, int | None], Graph] = OrderedDict()
-        self._alive: WeakValueDictionary[tuple[str, int | None], Graph] = WeakValueDictionary()
-        self._lock = threading.Lock()
+        self._graphs: OrderedDict[_Key, Graph] = OrderedDict()  # used last comes last
+        self._users: Counter[_Key] = Counter()
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
 
-    def get(self, variant: str, size: int | None) -> Graph:
-        """The graph of `variant` for `size` (None: the graph for any length)."""
+    @contextlib.contextmanager
+    def use(self, variant: str, size: int | None) -> Iterator[Graph]:
+        """The graph of `variant` for `size` (None: the graph for any length), for the block.
+
+        The block must not use another size of this ladder, or threads would wait for each other.
+        """
         key = (variant, size)
-        with self._lock:
+        with self._changed:
+            graph = self._take(key)
+            self._users[key] += 1
+        try:
+            yield graph
+        finally:
+            with self._changed:
+                self._users[key] -= 1
+                self._close_idle(1 if self._private else _OPEN_SIZES)
+                self._changed.notify_all()
+
+    @property
+    def _private(self) -> bool:
+        return any(graph.private_weights for graph in self._graphs.values())
+
+    def _take(self, key: _Key) -> Graph:
+        """The graph, when it is this thread's turn and there is room for it."""
+        ticket = object()
+        self._queue.append(ticket)
+        try:
+            while self._queue[0] is not ticket or not self._has_room(key):
+                self._changed.wait()
             if key not in self._graphs:
-                private = any(graph.private_weights for graph in self._graphs.values())
-                while len(self._graphs) >= (1 if private else _OPEN_SIZES):
-                    self._graphs.popitem(last=False)
-                graph = self._alive.get(key) or self._open_size(variant, size)
-                self._graphs[key] = self._alive[key] = graph
+                self._close_idle(0 if self._private else _OPEN_SIZES - 1)
+                self._graphs[key] = self._open_size(*key)
             self._graphs.move_to_end(key)
             return self._graphs[key]
+        finally:
+            self._queue.remove(ticket)
+            self._changed.notify_all()
+
+    def _has_room(self, key: _Key) -> bool:
+        in_use = sum(self._users[other] > 0 for other in self._graphs)
+        return key in self._graphs or not self._private or in_use < _OPEN_SIZES
+
+    def _close_idle(self, most: int) -> None:
+        """Close those not in use, the longest unused first, until `most` graphs are open."""
+        for key in list(self._graphs):
+            if len(self._graphs) <= most:
+                return
+            if not self._users[key]:
+                self._graphs.pop(key).close()
+                del self._users[key]
 
 
 class ComponentGraphs:
@@ -122,20 +164,20 @@ class ComponentGraphs:
         """The ladder's top, None if any length works."""
         return self.sizes[-1] if self.sizes else None
 
-    def for_frames(self, variant: str, frames: int) -> tuple[Graph, int]:
-        """A graph that holds `frames`, and how many it takes, padding included.
+    @contextlib.contextmanager
+    def for_frames(self, variant: str, frames: int) -> Iterator[tuple[Graph, int]]:
+        """A graph that holds `frames`, and how many it takes, padding included; for the block.
 
         Raises: SynthesisError if the ladder ends below.
         """
-        if not self.sizes:
-            return self._ladder.get(variant, None), frames
-        size = size_for(frames, self.sizes)
-        if size is None:
+        size = size_for(frames, self.sizes) if self.sizes else None
+        if self.sizes and size is None:
             raise SynthesisError(
                 f"{frames} mel frames exceed the bundle's longest graph of {self.sizes[-1]}",
                 "shorten text or prompt, or export with a larger --max-seconds",
             )
-        return self._ladder.get(variant, size), size
+        with self._ladder.use(variant, size) as graph:
+            yield graph, frames if size is None else size
 
 
 def _open_graph(

@@ -3,7 +3,7 @@
 Float weights stay where they are: without prepacking ONNX Runtime reads them from the mapped file,
 so all sizes of a ladder, all sessions and all processes share one copy, and a session opens in
 milliseconds. Integer weights are a quarter of the size and gain more from the kernel's own layout,
-so they are repacked, and their ladder keeps one size open. `COSYVOICE_CPU_PREPACK=1` repacks
+so they are repacked, and their ladder keeps one size open (three while threads use them). `COSYVOICE_CPU_PREPACK=1` repacks
 everything (`docs/performance.md` has the figures of both).
 
 Activations come from one arena that all sessions of the process share: stages and sizes take turns,
@@ -75,6 +75,9 @@ class OnnxRuntimeGraph(Graph):
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
         return dict(zip(self._names, self._session.run(self._names, feed), strict=True))
+
+    def close(self) -> None:
+        self._session = None
 
     def bind(
         self, inputs: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]]

@@ -123,15 +123,15 @@ class VocoderStage:
 
     def _generate(self, mel: Floats, source: Floats, frames: int) -> Floats:
         """Run the graph on `frames` frames; mel beyond them, if any, is context."""
-        graph, size = self._graphs.for_frames("generator", frames)
         samples = frames * self.samples_per_frame
-        padding = size * self.samples_per_frame - samples
-        feed = self._spec.feed(
-            np.pad(mel, ((0, 0), (0, size + self._mel_ahead - mel.shape[1])))[None],
-            np.pad(source[:, :samples], ((0, 0), (0, padding))),
-            [frames],
-        )
-        (waveform,) = self._spec.results(graph.run(feed))
+        with self._graphs.for_frames("generator", frames) as (graph, size):
+            padding = size * self.samples_per_frame - samples
+            feed = self._spec.feed(
+                np.pad(mel, ((0, 0), (0, size + self._mel_ahead - mel.shape[1])))[None],
+                np.pad(source[:, :samples], ((0, 0), (0, padding))),
+                [frames],
+            )
+            (waveform,) = self._spec.results(graph.run(feed))
         only: Floats = waveform[0]
         return only
 

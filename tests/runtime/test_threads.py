@@ -85,9 +85,9 @@ def test_a_ladder_of_one_size_serves_threads_that_want_different_ones() -> None:
 
     def ask(number: int) -> bool:
         size = number % 5
-        graph = ladder.get("full", size)
-        assert isinstance(graph, OneSize)
-        return graph.size == size
+        with ladder.use("full", size) as graph:
+            assert isinstance(graph, OneSize)
+            return graph.size == size
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(4000)))
@@ -120,3 +120,59 @@ def test_no_graph_is_open_twice_whatever_the_threads(tiny_bundle: Path, low_memo
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda utterance: speak(stages, utterance), utterances))
     assert not twice
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_threads_that_solve_many_sizes_hold_integer_weights_three_times_at_most(
+    low_memory: bool,
+) -> None:
+    lock = threading.Lock()
+    opened: list[int | None] = []
+    private: set[int | None] = set()
+    most = 0
+
+    class Counted(OnnxRuntimeGraph):
+        size: int | None
+
+        def close(self) -> None:
+            with lock:
+                private.discard(self.size)
+            super().close()
+
+    def open_counted(source: GraphSource, options: EngineOptions) -> Graph:
+        nonlocal most
+        graph = Counted.open(source, options)
+        assert isinstance(graph, Counted)
+        graph.size = source.size
+        with lock:
+            opened.append(source.size)
+            if graph.private_weights:
+                private.add(source.size)
+            most = max(most, len(private))
+        return graph
+
+    stages = BundleStages.load(
+        int8_bundle(), low_memory=low_memory, engines={"flow_estimator": Engine(open_counted)}
+    )
+    utterance = random_utterances(stages.manifest, tokens=75)[0]
+
+    def solve(case: tuple[int, bool]) -> np.ndarray:
+        tokens, streaming = case
+        return stages.tokens_to_mel(
+            utterance.tokens[:tokens],
+            prompt_tokens=utterance.prompt_tokens,
+            prompt_mel=utterance.prompt_mel,
+            embedding=utterance.embedding,
+            streaming=streaming,
+        )
+
+    # Speech tokens: three sizes, each of a graph of its own for streams.
+    cases = [(length, streaming) for length in (20, 45, 70) for streaming in (False, True)]
+    alone = [solve(case) for case in cases]
+    assert most == (0 if low_memory else 1)
+    opened.clear()
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(solve, cases))
+    assert all(np.array_equal(got, want) for got, want in zip(together, alone, strict=True))
+    assert most == 0 if low_memory else 1 < most <= 3
+    assert len(opened) <= len(cases)  # once for a solve, not at each of its steps
