@@ -3,8 +3,9 @@
 Float weights stay where they are: without prepacking ONNX Runtime reads them from the mapped file,
 so all sizes of a ladder, all sessions and all processes share one copy, and a session opens in
 milliseconds. Integer weights are a quarter of the size and gain more from the kernel's own layout,
-so they are repacked, and their ladder keeps one size open (three while threads use them). `COSYVOICE_CPU_PREPACK=1` repacks
-everything (`docs/performance.md` has the figures of both).
+so they are repacked, and their ladder keeps one size open, or up to three that threads use at the
+same time. `COSYVOICE_CPU_PREPACK=1` repacks everything (`docs/performance.md` has the figures of
+both).
 
 Activations come from one arena that all sessions of the process share: stages and sizes take turns,
 so its size is that of the largest, not of their sum (three flow and two vocoder sizes open at full
