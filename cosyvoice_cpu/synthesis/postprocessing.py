@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.errors import SynthesisError, UsageError
 
 SPEED_RANGE = (0.5, 2.0)
 FADE_SECONDS = 0.005
@@ -59,6 +59,15 @@ def cut_edges(samples: Floats, samples_per_frame: int) -> Floats:
     """The waveform [n] of a mel from `hold_edges`, without that of the frames added there."""
     edge = EDGE_FRAMES * samples_per_frame
     return samples[edge : len(samples) - edge]
+
+
+def require_finite(array: Floats, stage: str) -> None:
+    """Raises: SynthesisError naming the stage whose output it is."""
+    if not np.isfinite(array).all():
+        raise SynthesisError(
+            f"the {stage} put out values that are not finite",
+            "check the bundle with `cosyvoice-cpu verify`; its weights may be damaged",
+        )
 
 
 def is_silent(samples: Floats) -> bool:

@@ -49,8 +49,9 @@ class Report:
 class StageClock:
     """Adds up wall-clock seconds per stage."""
 
-    def __init__(self) -> None:
-        self.seconds = dict.fromkeys(STAGE_NAMES, 0.0)
+    def __init__(self, *, frontend: float = 0.0) -> None:
+        """`frontend`: seconds that the front end took already."""
+        self.seconds = dict.fromkeys(STAGE_NAMES, 0.0) | {"frontend": frontend}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from cosyvoice_cpu.decoding.length_guard import Trouble, attempt_seed, find_trouble
 from cosyvoice_cpu.decoding.token_loop import token_limits
+from cosyvoice_cpu.errors import SynthesisError
 from cosyvoice_cpu.stage_api import Stages
+from cosyvoice_cpu.synthesis.pieces import quote
 from cosyvoice_cpu.synthesis.prompts import Prompt
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,15 @@ def make_speech(
     if tokens and retries:
         warnings += (f"piece {piece + 1}: attempts used up, the least bad one is taken",)
     return Speech(tokens, retries, trouble, warnings)
+
+
+def nothing_spoken(what: str, text: str, retries: int) -> SynthesisError:
+    """For a piece of which nothing, or nothing that can be heard, came."""
+    attempts = "an attempt" if retries == 0 else f"{retries + 1} attempts"
+    return SynthesisError(
+        f"{what} came of {quote(text)} in {attempts}",
+        "try another --seed or speaker, or reword the text",
+    )
 
 
 def _warnings(piece: int, attempts: Sequence[tuple[Trouble, list[int]]]) -> tuple[str, ...]:

@@ -40,10 +40,12 @@ from cosyvoice_cpu.runtime.ladder import Engines
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.audio import Audio, join
 from cosyvoice_cpu.synthesis.delivery import AS_MADE, Delivery
-from cosyvoice_cpu.synthesis.pipeline import Encode, Pipeline, Request
+from cosyvoice_cpu.synthesis.pieces import Encode
+from cosyvoice_cpu.synthesis.pipeline import Pipeline
 from cosyvoice_cpu.synthesis.postprocessing import check_speed
 from cosyvoice_cpu.synthesis.prompts import Voice, build_prompt, check_mode
 from cosyvoice_cpu.synthesis.report import Progress
+from cosyvoice_cpu.synthesis.request import Request
 from cosyvoice_cpu.system.threads import resolve_threads
 
 __all__ = ["Audio", "Speaker", "Synthesizer"]

@@ -12,8 +12,9 @@ from cosyvoice_cpu.frontend.reading import Note, Pause, Sentence
 from cosyvoice_cpu.synthesis.audio import join
 from cosyvoice_cpu.synthesis.delivery import Delivery
 from cosyvoice_cpu.synthesis.loudness import loudness_lufs
-from cosyvoice_cpu.synthesis.pipeline import Pipeline, Request
+from cosyvoice_cpu.synthesis.pipeline import Pipeline
 from cosyvoice_cpu.synthesis.prompts import Prompt
+from cosyvoice_cpu.synthesis.request import Request
 
 PREFIX = "You are a helpful assistant.<|endofprompt|>"
 FIRST = f"First {'of ' * 68}all."
