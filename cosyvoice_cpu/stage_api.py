@@ -9,11 +9,15 @@ int; there is a batch dimension only where it is shown.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypedDict
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
+
+
+class Cancelled(Exception):
+    """A computation ended early because its caller asked for that."""
 
 
 class FlowCondition(TypedDict):
@@ -215,10 +219,12 @@ class Stages(Protocol):
         embedding: Floats,
         steps: int = 10,
         window_seconds: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> FlowStream:
         """A flow for one utterance whose tokens arrive piece by piece.
 
-        `window_seconds` bounds the past that is kept beside the prompt; None keeps all.
+        `window_seconds` bounds the past that is kept beside the prompt; None keeps all. Once
+        `cancelled` says so, what runs raises `Cancelled` before its next solver step.
         """
         ...
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -122,6 +122,12 @@ def synth(
         bool,
         typer.Option("--show-text", help="Print what the model would be given; speak nothing."),
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Give sound out as it is made; attention ends with each second."
+        ),
+    ] = False,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     trust: TrustOption = False,
@@ -198,7 +204,8 @@ def synth(
     reports: list[Report] = []
     sample_rate = rate or synthesizer.sample_rate
     with progress_bar() as bar:
-        pieces = synthesizer.stream(
+        speak = synthesizer.stream if stream else synthesizer.pieces
+        pieces = speak(
             words,
             voice,
             seed=seed,
@@ -208,7 +215,7 @@ def synth(
             **reading,
             progress=lambda stage, done, seconds: bar(f"{stage}, {seconds:.0f} s of audio", done),
         )
-        with _opened(output, encoding, sample_rate) as writer:
+        with closing(pieces), _opened(output, encoding, sample_rate) as writer:
             for piece in pieces:
                 assert piece.report is not None
                 writer.write(piece.samples, last=piece.report.ends_text)
@@ -236,12 +243,15 @@ def synth(
                 "sentences": report.sentences,
                 "warnings": [*warnings, *report.warnings],
                 "retries": report.retries,
+                "preset": "default",
+                "streaming": stream,
             }
         )
     elif output != STDOUT:
         typer.echo(
             f"{output}: {report.seconds_audio:.2f} s of audio in {seconds_total:.2f} s"
-            f" (RTF {rtf:.2f}), speaker {voice.name}, seed {seed}"
+            f" (RTF {rtf:.2f}), the first after {report.first_audio_s:.2f} s,"
+            f" speaker {voice.name}, seed {seed}"
         )
 
 

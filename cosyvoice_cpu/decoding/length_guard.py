@@ -43,17 +43,26 @@ def find_trouble(
     """
     if not tokens:
         return Trouble(5, "no speech tokens")
-    is_silent = np.isin(np.asarray(tokens), list(silent))
-    if is_silent.all():
+    if np.isin(np.asarray(tokens), list(silent)).all():
         return Trouble(4, f"{len(tokens)} speech tokens of silence only")
-    if period := _loop_period(np.asarray(tokens), is_silent, token_rate):
-        return Trouble(3, f"{period} speech tokens repeated over and over")
-    if (silence := _longest_run(is_silent)) > LONGEST_SILENCE * token_rate:
-        return Trouble(2, f"a silence of {silence} speech tokens")
+    if trouble := find_running_trouble(tokens, token_rate=token_rate, silent=silent):
+        return trouble
     if len(tokens) >= max_tokens:
         return Trouble(2, f"no end within {max_tokens} speech tokens")
     if len(tokens) < text_ids * SHORTEST_TEXT_ID * token_rate:
         return Trouble(1, f"only {len(tokens)} speech tokens for {text_ids} text ids")
+    return None
+
+
+def find_running_trouble(
+    tokens: Sequence[int], *, token_rate: float, silent: Collection[int] = ()
+) -> Trouble | None:
+    """What is wrong with the beginning of an utterance, whatever follows; None for nothing."""
+    is_silent = np.isin(np.asarray(tokens), list(silent))
+    if period := _loop_period(np.asarray(tokens), is_silent, token_rate):
+        return Trouble(3, f"{period} speech tokens repeated over and over")
+    if (silence := _longest_run(is_silent)) > LONGEST_SILENCE * token_rate:
+        return Trouble(2, f"a silence of {silence} speech tokens")
     return None
 
 

@@ -6,7 +6,7 @@ NumPy in and out, float32, one utterance at a time. Token loop, solver and fixed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +164,9 @@ class ReferenceStages(ComposedStages):
         embedding: Floats,
         steps: int = 10,
         window_seconds: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> RecomputedFlowStream:
-        """It computes everything again for each piece, and keeps all of the past.
+        """It computes everything again for each piece, keeps all of the past, is not cancelled.
 
         Raises: UsageError for a window.
         """

@@ -287,6 +287,7 @@ class BundleStages(ComposedStages):
         embedding: Floats,
         steps: int = 10,
         window_seconds: float | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> BundleFlowStream:
         """A chunk costs its own frames; the prompt's part is computed once per speaker.
 
@@ -297,8 +298,8 @@ class BundleStages(ComposedStages):
         window = window_frames(window_seconds, self.audio)
         stage = self._flow_stream()
         voice = (prompt_tokens, prompt_mel, embedding)
-        past = self._prompts.get(*voice, lambda: stage.prompt_past(*voice))
-        return BundleFlowStream(stage, past, *voice, window)
+        past = self._prompts.get(*voice, lambda: stage.prompt_past(*voice, cancelled))
+        return BundleFlowStream(stage, past, *voice, window, cancelled)
 
     def vocoder_stream(self) -> BundleVocoderStream:
         """A piece costs its own frames and those looked back on."""

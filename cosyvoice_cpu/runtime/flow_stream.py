@@ -16,7 +16,7 @@ last call attends to everything; here the last chunk is like the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import numpy as np
@@ -29,6 +29,7 @@ from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.runtime.flow import FlowEncoderStage
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 from cosyvoice_cpu.runtime.prompt_past import Halves, PromptPast
+from cosyvoice_cpu.stage_api import Cancelled
 
 _ROWS = 2  # conditioned, and not
 _PARTS = 2  # key, value
@@ -81,10 +82,11 @@ class FlowStreamStage:
         history: Floats,
         prompt: Halves,
         recent: Halves,
-    ) -> tuple[Floats, Floats, Halves]:
-        """Velocity [2, mel bins, T], the history after, and the frames' own [.., T, dim_head].
+    ) -> tuple[Floats, Floats, list[Halves]]:
+        """Velocity [2, mel bins, T], the history after, and the frames' own keys and values.
 
         x, mu, cond [2, mel bins, T], speaker [2, mel bins]; `prompt` and `recent` of this step.
+        What is returned of the frames is [rows, heads, T, dim_head] for each layer's key and value.
         """
         feed = self.spec.feed(x, mu, cond, speaker, step, [position], history)
         names = []
@@ -96,11 +98,14 @@ class FlowStreamStage:
                 names += [present.name] if present else []
         outputs = self._graph.run(feed)
         velocity, history_after = self.spec.results(outputs)
-        fresh = np.stack([outputs[name] for name in names])
-        return velocity, history_after, fresh.reshape(self.past_shape(x.shape[2]))
+        return velocity, history_after, [outputs[name] for name in names]
 
     def prompt_past(
-        self, prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats
+        self,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        cancelled: Callable[[], bool] | None = None,
     ) -> PromptPast:
         """Keys, values and history of all chunks that the prompt alone decides.
 
@@ -113,7 +118,8 @@ class FlowStreamStage:
         frames = min(known, len(prompt_mel)) // chunk * chunk
         if not frames:
             return self.no_past
-        stream = BundleFlowStream(self, self.no_past, prompt_tokens, prompt_mel, embedding)
+        voice = (prompt_tokens, prompt_mel, embedding)
+        stream = BundleFlowStream(self, self.no_past, *voice, cancelled=cancelled)
         stream.compute(frames)
         return stream.past()
 
@@ -129,8 +135,10 @@ class BundleFlowStream:
         prompt_mel: Floats,
         embedding: Floats,
         window_frames: int | None = None,
+        cancelled: Callable[[], bool] | None = None,
     ) -> None:
         """`window_frames` bounds the past that is kept beside the prompt, in whole chunks."""
+        self._cancelled = cancelled
         synthesis = stage.synthesis
         chunk = synthesis.chunk_frames
         self._stage, self._prompt, self._embedding = stage, prompt, embedding
@@ -202,6 +210,8 @@ class BundleFlowStream:
         def velocity(
             x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
         ) -> Floats:
+            if self._cancelled and self._cancelled():
+                raise Cancelled
             step = next(steps)
             result, self._history[step], fresh = stage.velocity(
                 *(x, mu, cond, speaker),
@@ -230,18 +240,22 @@ class BundleFlowStream:
         skipped = start - audio.frames_of(first)
         return mu[:, skipped : skipped + end - start], speaker
 
-    def _remember(self, step: int, fresh: Halves) -> None:
+    def _remember(self, step: int, fresh: Sequence[Halves]) -> None:
         """Keep a chunk's keys and values; the oldest of a full window makes room for it."""
-        recent, frames = self._recent[step], fresh.shape[4]
+        recent, frames = self._recent[step], fresh[0].shape[2]
         chunk = self._stage.synthesis.chunk_frames
         if frames < chunk:  # the last of the stream
             return
         number = (self._done - self._prompt.frames) // chunk
+        place = number
         if self._window is not None and number >= self._pinned + self._window:
             place = self._pinned + (number - self._pinned) % self._window
-            recent[..., place * chunk : (place + 1) * chunk, :] = fresh
         else:
-            self._recent[step] = np.concatenate([recent, fresh], axis=4)
+            longer = np.empty(self._stage.past_shape((number + 1) * chunk), np.float16)
+            longer[..., : number * chunk, :] = recent
+            self._recent[step] = recent = longer
+        for index, part in enumerate(fresh):
+            recent[divmod(index, _PARTS)][..., place * chunk : (place + 1) * chunk, :] = part
 
 
 def window_frames(seconds: float | None, audio: Audio) -> int | None:

@@ -17,7 +17,7 @@ from cosyvoice_cpu.synthesis.loudness import SILENCE_DB, loudness_lufs
 RATE_RANGE = (8_000, 192_000)  # Hz
 LOUDNESS_RANGE = (-50.0, -5.0)  # LUFS
 PEAK = 10 ** (-1 / 20)  # of full scale; what EBU R 128 leaves for lossy codecs, where levels change
-_LIMITER_SECONDS = 0.005
+LIMITER_SECONDS = 0.005
 _CLOSE_ENOUGH = 0.1  # LU
 _MOST_ROUNDS = 6
 
@@ -96,7 +96,7 @@ def limit(samples: Floats, rate: int, ceiling: float) -> Floats:
     magnitude = np.abs(samples)
     if float(magnitude.max(initial=0.0)) <= ceiling:
         return samples
-    reach = max(1, int(_LIMITER_SECONDS * rate / 2))
+    reach = max(1, int(LIMITER_SECONDS * rate / 2))
     needed = np.minimum(1.0, ceiling / np.maximum(magnitude, 1e-9))
     padded = np.pad(needed, 2 * reach, constant_values=1.0)
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from cosyvoice_cpu.synthesis.postprocessing import (
 from cosyvoice_cpu.synthesis.report import Report, StageClock
 from cosyvoice_cpu.synthesis.request import Request
 from cosyvoice_cpu.synthesis.retries import Speech, make_speech, nothing_spoken
+from cosyvoice_cpu.synthesis.streaming import AudioStream
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Pipeline:
         self.stages = stages
         self.encode = encode
 
-    def speak(self, request: Request) -> Iterator[Audio]:
+    def speak(self, request: Request) -> Generator[Audio, None, None]:
         """Audio of each piece or pause as soon as it is ready, with its report.
 
         Raises, at once: TextError if there is nothing to say, SynthesisError if the prompt leaves
@@ -57,6 +58,15 @@ class Pipeline:
         """
         clock = StageClock(frontend=request.frontend_seconds)
         return _Run(self.stages, self._prepared(request, clock), request, clock).audio()
+
+    def stream(self, request: Request, workers: int) -> AudioStream:
+        """Audio of each chunk as soon as it is final. Raises: as speak.
+
+        `workers` is the number of threads that compute (`synthesis.streaming`).
+        """
+        clock = StageClock(frontend=request.frontend_seconds)
+        pieces = self._prepared(request, clock)
+        return AudioStream.start(self.stages, pieces, request, clock, workers)
 
     def show(self, request: Request) -> Iterator[str | Pause | Note]:
         """The pieces as the model gets them, pauses and notes, without speaking. Raises: as speak.
@@ -94,7 +104,7 @@ class _Run:
         self._spoken_seconds = 0.0
         self._number = 0  # of the piece that is spoken now, from 0
 
-    def audio(self) -> Iterator[Audio]:
+    def audio(self) -> Generator[Audio, None, None]:
         """Speak what is in line and what comes behind it."""
         while (item := self._next()) is not None:
             if isinstance(item, Pause):

@@ -46,6 +46,49 @@ def change_speed(mel: Floats, speed: float) -> Floats:
     return stretched
 
 
+class SpeedChanger:
+    """`change_speed` on a mel that arrives piece by piece, each frame as soon as it is decided.
+
+    The step between frames is `speed` itself, where the whole's is rounded to fit its length.
+    """
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._received = self._given = 0  # frames in and out
+        self._start = 0  # frame that is kept first
+        self._mel: Floats | None = None  # from there on
+
+    def push(self, mel: Floats) -> Floats:
+        """Frames [80, t] that are decided now, from further ones."""
+        if self._speed == 1.0:
+            return mel
+        self._received += mel.shape[1]
+        self._mel = mel if self._mel is None else np.concatenate([self._mel, mel], axis=1)
+        # Frame i lies between two known ones while i's place is not behind the last known.
+        last = int(np.floor((self._received - 1 + 0.5) / self._speed - 0.5))
+        return self._between(last + 1)
+
+    def finish(self) -> Floats:
+        """The rest, where the last frame is held."""
+        if self._speed == 1.0 or self._mel is None:
+            return np.zeros((0 if self._mel is None else len(self._mel), 0), np.float32)
+        return self._between(max(1, int(self._received / self._speed)))
+
+    def _between(self, end: int) -> Floats:
+        assert self._mel is not None
+        place = np.maximum((np.arange(self._given, end) + 0.5) * self._speed - 0.5, 0.0)
+        left = np.minimum(place.astype(np.int64), self._received - 1)
+        right = np.minimum(left + 1, self._received - 1)
+        weight = (place - left).astype(np.float32)
+        frames: Floats = self._mel[:, left - self._start] * (1 - weight)
+        frames += self._mel[:, right - self._start] * weight
+        self._given = max(self._given, end)
+        kept = max(0, int((self._given + 0.5) * self._speed - 0.5) - self._start)
+        kept = min(kept, self._mel.shape[1] - 1)
+        self._mel, self._start = self._mel[:, kept:], self._start + kept
+        return frames
+
+
 def hold_edges(mel: Floats) -> Floats:
     """Log-mel [80, T] -> [80, T + 2 EDGE_FRAMES]: the first and the last frame go on outwards.
 

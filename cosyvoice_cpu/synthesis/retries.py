@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cosyvoice_cpu.decoding.length_guard import Trouble, attempt_seed, find_trouble
 from cosyvoice_cpu.decoding.token_loop import token_limits
 from cosyvoice_cpu.errors import SynthesisError
-from cosyvoice_cpu.stage_api import Stages
+from cosyvoice_cpu.stage_api import Cancelled, Stages
 from cosyvoice_cpu.synthesis.pieces import quote
 from cosyvoice_cpu.synthesis.prompts import Prompt
 
@@ -37,26 +37,30 @@ def make_speech(
     room: int,
     can_be_cut: bool,
     retries: int,
+    first: list[int] | None = None,
+    cancelled: Callable[[], bool] | None = None,
 ) -> Speech:
     """The first plausible attempt, or the least bad of `retries + 1`; maybe without tokens.
 
     `piece` numbers the pieces of a text from 0, `room` is the largest number of tokens that the
     flow and the vocoder can take. A piece that fills the room is not tried again if it can be cut.
-    Raises: whatever the speech LM raises.
+    `first` is the first attempt, where it is made already.
+    Raises: Cancelled before the next token once `cancelled` says so; whatever the speech LM raises.
     """
-    least, most = token_limits(stages.synthesis, len(text_ids))
+    _, most = token_limits(stages.synthesis, len(text_ids))
     most = min(most, room)
     attempts: list[tuple[Trouble, list[int]]] = []
     for retry in range(retries + 1):
-        tokens = stages.generate_speech_tokens(
-            text_ids,
-            prompt_text_ids=prompt_text_ids,
-            prompt_speech_ids=prompt.speech_ids,
-            seed=attempt_seed(seed, piece, retry),
-            min_tokens=min(least, most),
-            max_tokens=most,
-            embedding=prompt.embedding,
-        )
+        if first is not None and retry == 0:
+            tokens = first
+        else:
+            drawn = draw_speech(
+                *(stages, prompt, prompt_text_ids, text_ids),
+                seed=attempt_seed(seed, piece, retry),
+                room=room,
+                cancelled=cancelled,
+            )
+            tokens = list(drawn)
         trouble = find_trouble(
             tokens,
             text_ids=len(text_ids),
@@ -75,6 +79,34 @@ def make_speech(
     if tokens and retries:
         warnings += (f"piece {piece + 1}: attempts used up, the least bad one is taken",)
     return Speech(tokens, retries, trouble, warnings)
+
+
+def draw_speech(
+    stages: Stages,
+    prompt: Prompt,
+    prompt_text_ids: Sequence[int],
+    text_ids: Sequence[int],
+    *,
+    seed: int,
+    room: int,
+    cancelled: Callable[[], bool] | None = None,
+) -> Iterator[int]:
+    """The tokens of one attempt, each as it is drawn. Raises: as `make_speech`."""
+    least, most = token_limits(stages.synthesis, len(text_ids))
+    most = min(most, room)
+    tokens = stages.stream_speech_tokens(
+        text_ids,
+        prompt_text_ids=prompt_text_ids,
+        prompt_speech_ids=prompt.speech_ids,
+        seed=seed,
+        min_tokens=min(least, most),
+        max_tokens=most,
+        embedding=prompt.embedding,
+    )
+    for token in tokens:
+        yield token
+        if cancelled and cancelled():
+            raise Cancelled
 
 
 def nothing_spoken(what: str, text: str, retries: int) -> SynthesisError:

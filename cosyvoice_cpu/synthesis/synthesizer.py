@@ -12,11 +12,13 @@ synthesizer.speak("Hello.", speaker=bob)
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from cosyvoice_cpu.bundle.manifest import SPEAKERS_FOLDER
 from cosyvoice_cpu.bundle.reader import Bundle
@@ -46,13 +48,34 @@ from cosyvoice_cpu.synthesis.postprocessing import check_speed
 from cosyvoice_cpu.synthesis.prompts import Voice, build_prompt, check_mode
 from cosyvoice_cpu.synthesis.report import Progress
 from cosyvoice_cpu.synthesis.request import Request
+from cosyvoice_cpu.synthesis.streaming import AudioStream, read_in_threads, stream_workers
 from cosyvoice_cpu.system.threads import resolve_threads
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["Audio", "Speaker", "Synthesizer"]
 
 log = logging.getLogger(__name__)
 
 _LARGEST_SEED = 2**63 - 1
+
+
+class SpeakOptions(TypedDict, total=False):
+    """How a text is to be spoken; what is left out is as its comment says."""
+
+    seed: int  # decides every draw: the same call gives the same audio; 0
+    mode: str | None  # "zero-shot", "cross-lingual", "instruct"; what speaker and instruction allow
+    instruct: str | None  # an instruction, for mode "instruct"
+    speed: float  # 0.5 to 2; 1
+    rate: int | None  # Hz of the audio; the model's
+    loudness: float | None  # LUFS, peaks below -1 dBFS; as it is. Nothing is clipped.
+    normalize: bool  # write out numbers and the like; True
+    markup: bool  # read Markdown, tags and `[pause 500ms]` as such; True
+    language: str | None  # of the numbers, a code such as "en"; that of each paragraph
+    lexicon: Lexicon | Mapping[str, str] | str | Path | None  # readings of words, or their file
+    retries: int  # of speech that loops, falls silent or does not end; 0 takes what comes; 2
+    progress: Progress | None
 
 
 class Synthesizer:
@@ -141,59 +164,80 @@ class Synthesizer:
         text: str,
         speaker: Voice | str | None = None,
         *,
-        seed: int = 0,
-        mode: str | None = None,
-        instruct: str | None = None,
-        speed: float = 1.0,
-        rate: int | None = None,
-        loudness: float | None = None,
-        normalize: bool = True,
-        markup: bool = True,
-        language: str | None = None,
-        lexicon: Lexicon | Mapping[str, str] | str | Path | None = None,
-        retries: int = DEFAULT_RETRIES,
-        progress: Progress | None = None,
+        streaming: bool = False,
+        **options: Unpack[SpeakOptions],
     ) -> Audio:
         """The whole `text` as one audio, whose `report` says what it took.
 
-        `speaker` is a speaker or the name of one, None for the bundle's only one. `mode` is
-        "zero-shot", "cross-lingual" or "instruct" (with an instruction in `instruct`); None takes
-        what speaker and instruction allow. `seed` decides every draw: the same call gives the same
-        audio. `speed` is 0.5 to 2. Speech that loops, falls silent or does not end is made again
-        up to `retries` times; 0 takes what comes, as the original does.
-
-        `rate` in Hz is that of the audio, None the model's. `loudness` in LUFS is what each piece
-        is brought to, with its peaks below -1 dBFS; None leaves it. Nothing is clipped.
-
-        `normalize` writes out numbers and the like, in `language` (a code such as "en") or, with
-        None, in that of each paragraph. `markup` reads Markdown, tags and `[pause 500ms]` as such;
-        False keeps the text as it is. `lexicon` gives readings of words: a mapping, or a file.
+        `speaker` is a speaker or the name of one, None for the bundle's only one. `streaming` gives
+        what `stream` would: its chunks see less of what follows them. `options` are those of
+        `SpeakOptions`.
         Raises: TextError, SpeakerError, UsageError for a request that can't be carried out,
         SynthesisError if the models fail on it.
         """
-        pieces = self.stream(
-            text,
-            speaker,
-            seed=seed,
-            mode=mode,
-            instruct=instruct,
-            speed=speed,
-            rate=rate,
-            loudness=loudness,
-            normalize=normalize,
-            markup=markup,
-            language=language,
-            lexicon=lexicon,
-            retries=retries,
-            progress=progress,
-        )
-        return join(list(pieces))
+        if streaming:
+            return join(list(self.stream(text, speaker, **options)))
+        return join(list(self.pieces(text, speaker, **options)))
+
+    def pieces(
+        self, text: str, speaker: Voice | str | None = None, **options: Unpack[SpeakOptions]
+    ) -> Generator[Audio, None, None]:
+        """Like `speak`, a few sentences at a time, each as soon as it is ready.
+
+        Joined, the audio is that of `speak`. What is wrong with the request is raised by this call
+        and not by the first step of the iteration.
+        """
+        return self._pipeline.speak(self._request(text, speaker, **options))
 
     def stream(
         self,
         text: str,
         speaker: Voice | str | None = None,
         *,
+        workers: int | None = None,
+        **options: Unpack[SpeakOptions],
+    ) -> AudioStream:
+        """Sound as it is made: the first as soon as it is final, then about a second at a time.
+
+        Joined, the audio is that of `speak(..., streaming=True)`. It is computed in `workers`
+        threads (1 to 3, None for what suits this machine), a few seconds ahead of who reads it.
+        Closing the stream, or dropping it, ends the work. Errors are raised like by `pieces`.
+        """
+        request = self._request(text, speaker, **options)
+        return self._pipeline.stream(request, stream_workers(workers))
+
+    async def stream_async(
+        self,
+        text: str,
+        speaker: Voice | str | None = None,
+        *,
+        workers: int | None = None,
+        **options: Unpack[SpeakOptions],
+    ) -> AsyncIterator[Audio]:
+        """`stream` for an event loop, which is free while a block is computed.
+
+        Cancelling the task that reads, or `aclose`, ends the work.
+        """
+        blocks = await asyncio.to_thread(
+            lambda: self.stream(text, speaker, workers=workers, **options)
+        )
+        async for block in read_in_threads(blocks):
+            yield block
+
+    def show(
+        self, text: str, speaker: Voice | str | None = None, **options: Unpack[SpeakOptions]
+    ) -> Iterator[str | Pause | Note]:
+        """What the model would be given of `text`: pieces, pauses and, before them, notes.
+
+        Nothing is spoken. Arguments and errors are those of `speak`.
+        """
+        return self._pipeline.show(self._request(text, speaker, **options))
+
+    def _request(
+        self,
+        text: str,
+        speaker: Voice | str | None,
+        *,
         seed: int = 0,
         mode: str | None = None,
         instruct: str | None = None,
@@ -206,76 +250,11 @@ class Synthesizer:
         lexicon: Lexicon | Mapping[str, str] | str | Path | None = None,
         retries: int = DEFAULT_RETRIES,
         progress: Progress | None = None,
-    ) -> Iterator[Audio]:
-        """Like `speak`, a few sentences at a time, each as soon as it is ready.
-
-        Joined, the audio is that of `speak`. What is wrong with the request is raised by this call
-        and not by the first step of the iteration.
-        """
-        request = self._request(
-            text,
-            speaker,
-            seed=seed,
-            mode=mode,
-            instruct=instruct,
-            speed=speed,
-            delivery=Delivery(rate, loudness),
-            options=self._options(normalize, markup, language, lexicon),
-            retries=retries,
-            progress=progress,
-        )
-        return self._pipeline.speak(request)
-
-    def show(
-        self,
-        text: str,
-        speaker: Voice | str | None = None,
-        *,
-        mode: str | None = None,
-        instruct: str | None = None,
-        normalize: bool = True,
-        markup: bool = True,
-        language: str | None = None,
-        lexicon: Lexicon | Mapping[str, str] | str | Path | None = None,
-    ) -> Iterator[str | Pause | Note]:
-        """What the model would be given of `text`: pieces, pauses and, before them, notes.
-
-        Nothing is spoken. Arguments and errors are those of `speak`.
-        """
-        options = self._options(normalize, markup, language, lexicon)
-        request = self._request(text, speaker, mode=mode, instruct=instruct, options=options)
-        return self._pipeline.show(request)
-
-    def _options(
-        self,
-        normalize: bool,
-        markup: bool,
-        language: str | None,
-        lexicon: Lexicon | Mapping[str, str] | str | Path | None,
-    ) -> ReadingOptions:
-        """Raises: UsageError for the language, TextError for the lexicon."""
-        if isinstance(lexicon, (str, Path)):
-            lexicon = Lexicon.load(lexicon, self._marks.known)
-        elif lexicon is not None and not isinstance(lexicon, Lexicon):
-            lexicon = Lexicon(lexicon, self._marks.known)
-        return ReadingOptions(check_language(language), normalize, markup, lexicon)
-
-    def _request(
-        self,
-        text: str,
-        speaker: Voice | str | None,
-        *,
-        mode: str | None,
-        instruct: str | None,
-        options: ReadingOptions,
-        seed: int = 0,
-        speed: float = 1.0,
-        delivery: Delivery = AS_MADE,
-        retries: int = DEFAULT_RETRIES,
-        progress: Progress | None = None,
     ) -> Request:
         """The request, checked."""
         started = time.perf_counter()
+        delivery = Delivery(rate, loudness)
+        options = self._reading(normalize, markup, language, lexicon)
         check_request(
             seed=seed, speed=speed, mode=mode, instruct=instruct, delivery=delivery, retries=retries
         )
@@ -305,6 +284,20 @@ class Synthesizer:
             started=started,
             frontend_seconds=time.perf_counter() - started,
         )
+
+    def _reading(
+        self,
+        normalize: bool,
+        markup: bool,
+        language: str | None,
+        lexicon: Lexicon | Mapping[str, str] | str | Path | None,
+    ) -> ReadingOptions:
+        """Raises: UsageError for the language, TextError for the lexicon."""
+        if isinstance(lexicon, (str, Path)):
+            lexicon = Lexicon.load(lexicon, self._marks.known)
+        elif lexicon is not None and not isinstance(lexicon, Lexicon):
+            lexicon = Lexicon(lexicon, self._marks.known)
+        return ReadingOptions(check_language(language), normalize, markup, lexicon)
 
 
 def check_request(

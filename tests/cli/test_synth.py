@@ -16,9 +16,11 @@ import soundfile
 from support.bundle_examples import edit_manifest
 from support.command_line import CLIP, CLIPS, PROGRAM, TRANSCRIPT, WITHOUT_TORCH, call, lines, run
 
+from cosyvoice_cpu import Synthesizer
+
 FIELDS = (
     "output sample_rate seconds_audio seconds_total rtf first_audio_s stages speech_tokens"
-    " peak_rss_mb seed bundle speaker sentences warnings retries"
+    " peak_rss_mb seed bundle speaker sentences warnings retries preset streaming"
 ).split()
 
 
@@ -89,6 +91,31 @@ def test_stdin_to_stdout_gives_the_same_wav_as_text_to_file(voice: Path, tmp_pat
     piped = run("synth", "-", "--output", "-", "--bundle", voice, stdin=b"Hello\n")
     assert piped.code == 0
     assert piped.stdout.encode("latin-1") == output.read_bytes()
+
+
+def test_a_stream_is_the_librarys_in_a_file_and_on_stdout(voice: Path, tmp_path: Path) -> None:
+    output = tmp_path / "hello.wav"
+    arguments = (
+        "synth",
+        "Hello there. You!",
+        "--bundle",
+        voice,
+        "--threads",
+        "1",
+        "--stream",
+        "--output",
+    )
+    outcome = run(*arguments, output, "--json")
+    assert outcome.code == 0, outcome.stderr
+    report = json.loads(outcome.stdout)
+    assert report["streaming"] is True
+    assert report["preset"] == "default"
+    synthesizer = Synthesizer.load(voice, threads=1)
+    want = tmp_path / "want.wav"
+    synthesizer.speak("Hello there. You!", streaming=True).save(want)
+    assert output.read_bytes() == want.read_bytes()
+    piped = run(*arguments, "-", "--format", "pcm")
+    assert piped.stdout.encode("latin-1") == output.read_bytes()[44:]
 
 
 def test_a_text_file_with_a_byte_order_mark_is_read(voice: Path, tmp_path: Path) -> None:

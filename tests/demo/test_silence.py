@@ -50,7 +50,7 @@ def test_nothing_ticks_before_the_first_word_nor_behind_the_last(
 @pytest.mark.parametrize("voice", VOICES)
 def test_nothing_ticks_where_two_pieces_are_joined(synthesizer: Synthesizer, voice: str) -> None:
     half = "It was late, and nobody came to the door of the old house near the river"
-    pieces = list(synthesizer.stream(f"{half}, {half}. {half}, {half}.", voice))
+    pieces = list(synthesizer.pieces(f"{half}, {half}. {half}, {half}.", voice))
     assert len(pieces) > 1
     edge = synthesizer.sample_rate * 60 // 1000
     for before, after in pairwise(pieces):

@@ -10,6 +10,10 @@ import msgspec
 import numpy as np
 
 from cosyvoice_cpu.bundle.manifest import Audio, SpeechIds
+from cosyvoice_cpu.decoding.recomputed_streams import (
+    RecomputedFlowStream,
+    RecomputedVocoderStream,
+)
 from cosyvoice_cpu.decoding.token_loop import stream_tokens
 from cosyvoice_cpu.generations import generation_named
 from support.bundle_examples import SYNTHESIS
@@ -78,23 +82,40 @@ class TableStages:
         self.flow_calls: list[dict[str, Any]] = []
         self.vocoder_frames: list[int] = []
 
-    def generate_speech_tokens(self, text_ids, *, embedding=None, **arguments):
+    def stream_speech_tokens(self, text_ids, *, embedding=None, **arguments):
         self.lm_calls.append({"text_ids": list(text_ids), **arguments})
         if self._script:
             tokens = self._script(len(self.lm_calls) - 1, self.lm_calls[-1])
             if tokens is not None:
-                return tokens[: arguments["max_tokens"]]
+                return iter(tokens[: arguments["max_tokens"]])
         lm = random_lm(sum(text_ids) % 1000, self._stop_bias)
-        return list(stream_tokens(lm, text_ids, self.synthesis, **arguments))
+        return stream_tokens(lm, text_ids, self.synthesis, **arguments)
 
-    def tokens_to_mel(self, tokens, *, prompt_tokens, prompt_mel, embedding, steps=10):
+    def tokens_to_mel(
+        self,
+        tokens,
+        *,
+        prompt_tokens,
+        prompt_mel,
+        embedding,
+        steps=10,
+        finalize=True,
+        streaming=False,
+    ):
         call = {"tokens": list(tokens), "prompt_tokens": list(prompt_tokens), "mel": prompt_mel}
         self.flow_calls.append(call)
         frames = 2 * (len(prompt_tokens) + len(tokens))
         assert frames <= self.max_frames
         return np.tile(np.repeat(np.float32(tokens), 2), (80, 1))
 
-    def mel_to_waveform(self, mel):
+    def flow_stream(self, *, window_seconds=None, cancelled=None, **arguments):
+        return RecomputedFlowStream(self, **arguments)
+
+    def vocoder_stream(self):
+        return RecomputedVocoderStream(self)
+
+    def mel_to_waveform(self, mel, *, finalize=True):
+        mel = mel if finalize else mel[:, : -self.synthesis.vocoder_lookahead_frames]
         frames = mel.shape[1]
         assert frames <= self.max_frames
         self.vocoder_frames.append(frames)

@@ -24,10 +24,10 @@ class Recording:
         self._stages = stages
         self.lm_calls = []
 
-    def generate_speech_tokens(self, text_ids, **arguments):
+    def stream_speech_tokens(self, text_ids, **arguments):
         self.lm_calls.append({"text_ids": list(text_ids), **arguments})
         arguments["max_tokens"] = arguments["min_tokens"]  # random weights never stop
-        return self._stages.generate_speech_tokens(text_ids, **arguments)
+        return self._stages.stream_speech_tokens(text_ids, **arguments)
 
     def __getattr__(self, name):
         return getattr(self._stages, name)
@@ -93,7 +93,7 @@ def test_the_same_call_gives_the_same_audio_and_another_seed_gives_other_audio(s
 
 
 def test_a_stream_joined_is_the_spoken_whole(synthesizer):
-    pieces = list(synthesizer.stream(LONG))
+    pieces = list(synthesizer.pieces(LONG))
     whole = synthesizer.speak(LONG)
     assert len(pieces) > 1
     assert np.array_equal(join(pieces).samples, whole.samples)
