@@ -13,6 +13,7 @@ from starlette.routing import Route, Router, WebSocketRoute
 from cosyvoice_cpu.errors import CosyVoiceError
 from cosyvoice_cpu.serving.gate import App, Gate
 from cosyvoice_cpu.serving.http_info import info_routes
+from cosyvoice_cpu.serving.http_page import page_route
 from cosyvoice_cpu.serving.http_speech import speech_endpoint
 from cosyvoice_cpu.serving.http_voices import voice_routes
 from cosyvoice_cpu.serving.records import RecordLog
@@ -55,6 +56,7 @@ def make_app(
         routes=[
             Route("/v1/audio/speech", speech_endpoint(service), methods=["POST"]),
             WebSocketRoute("/v1/audio/speech/stream", stream_endpoint(service)),
+            page_route(),
             *voice_routes(service),
             *info_routes(service, model, created),
         ],
