@@ -38,7 +38,7 @@ from training.tokenizer_graph import save_tokenizer
 from training.trainer import load_averaged
 from training.weight_norm import with_weight_norm, without_weight_norm
 
-LARGEST_VOICE = 25_000_000  # bytes
+LARGEST_VOICE = 30_000_000  # bytes
 # Of about 3 s each, which every request pays for, and no text that the generator of training texts
 # can make.
 PROMPT_TEXTS = (
@@ -89,7 +89,7 @@ def assemble(state: Path, folder: Path) -> dict[str, int]:
     sharpen(lm)
     for run, network in (("flow", flow), ("vocoder", vocoder)):
         load(run, network)
-        for later in (f"{run}_tuning", f"{run}_adversarial"):
+        for later in (f"{run}_tuning", f"{run}_harmonics", f"{run}_adversarial"):
             if (state / later / "checkpoint.pt").exists():
                 load(later, network)
     load("f0", f0)

@@ -18,8 +18,10 @@ from torch import nn
 from cosyvoice_cpu.checkpoint.folder import open_checkpoint
 from cosyvoice_cpu.networks.reference.weights import load_networks
 from training.flow import Flow
+from training.sizes import VOCODER
 from training.token_ids import encode_shards
 from training.weight_norm import without_weight_norm
+from training.widening import widened
 
 EMBEDDED = Path(__file__).parent.parent / "demo_voice" / "checkpoint"
 """The voice that the embedded demo is made from."""
@@ -27,7 +29,8 @@ EMBEDDED = Path(__file__).parent.parent / "demo_voice" / "checkpoint"
 
 def write_runs(voice: Path, state: Path) -> None:
     """Write the checkpoint folder `voice` as the runs `flow`, `vocoder_tuning` and `f0`, and the
-    ids of the corpus as `tokens`; runs that exist are kept.
+    ids of the corpus as `tokens`; runs that exist are kept. A vocoder that is narrower than the
+    recipe's is widened.
 
     Raises: CheckpointError, FileNotFoundError without a corpus.
     """
@@ -36,6 +39,8 @@ def write_runs(voice: Path, state: Path) -> None:
     halves = load_networks(checkpoint, "flow")
     flow.encoder, flow.estimator = halves["flow_encoder"], halves["flow_estimator"]
     vocoder = without_weight_norm(load_networks(checkpoint, "vocoder")["vocoder"])
+    if vocoder.config.base_channels < VOCODER.base_channels:
+        vocoder = widened(vocoder, VOCODER.base_channels)
     runs = {"flow": flow, "vocoder_tuning": vocoder, "f0": vocoder.f0_predictor}
     for name, network in runs.items():
         _write_run(network, state / name)

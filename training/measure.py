@@ -38,7 +38,7 @@ from training.speech_lm import sharpen
 from training.spelling import SYSTEM_PREFIX, Spelling
 from training.token_ids import TokenCorpus
 from training.trainer import load_averaged
-from training.vocoder import exact_source
+from training.vocoder import copied
 from training.weight_norm import without_weight_norm
 
 Speak = Callable[[int], NDArray[Any]]
@@ -89,7 +89,7 @@ def _ways(state: Path, heldout: Corpus) -> dict[str, tuple[dict[str, int], Speak
     def of(*runs: str) -> dict[str, int] | None:
         if not all(run in steps for run in runs):
             return None
-        later = [f"{run}_{kind}" for run in runs for kind in ("tuning", "adversarial")]
+        later = [f"{run}_{kind}" for run in runs for kind in ("tuning", "harmonics", "adversarial")]
         return {run: steps[run] for run in (*runs, *later) if run in steps}
 
     def audio(number: int) -> NDArray[Any]:
@@ -98,7 +98,7 @@ def _ways(state: Path, heldout: Corpus) -> dict[str, tuple[dict[str, int], Speak
     def true_mel(number: int) -> NDArray[np.float32]:
         return np.ascontiguousarray(heldout[number].mel.astype(np.float32).T)
 
-    def copied(number: int) -> NDArray[Any]:
+    def copy(number: int) -> NDArray[Any]:
         return copy_synthesis(voice.vocoder, heldout, number)
 
     def flow_mel(ids: list[int], number: int) -> NDArray[np.float32]:
@@ -121,7 +121,7 @@ def _ways(state: Path, heldout: Corpus) -> dict[str, tuple[dict[str, int], Speak
 
     ways: dict[str, tuple[dict[str, int] | None, Speak]] = {
         "generator": ({}, audio),
-        "true mel, exact phase": (of("vocoder"), copied),
+        "true mel, exact phase": (of("vocoder"), copy),
         "true mel": (of("vocoder", "f0"), lambda n: voice.mel_to_waveform(true_mel(n))),
         "true tokens, Griffin-Lim": (
             of("flow"),
@@ -160,6 +160,7 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
         "flow_tuning": flow,
         "vocoder": vocoder,
         "vocoder_tuning": vocoder,
+        "vocoder_harmonics": vocoder,
         "vocoder_adversarial": vocoder,
         "f0": f0,
     }
@@ -184,8 +185,5 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
 def copy_synthesis(network: Vocoder, corpus: Corpus, number: int) -> NDArray[Any]:
     """Audio [480 T] of a text's true mel with the recording's own f0 and phase."""
     torch.manual_seed(0)
-    utterance = corpus[number]
-    f0, phase = (torch.from_numpy(x.copy())[None] for x in (utterance.f0, utterance.phase))
-    mel = torch.from_numpy(utterance.mel.astype(np.float32).T)[None]
-    audio: NDArray[np.float32] = network(mel, exact_source(network, f0, phase))[0].numpy()
+    audio: NDArray[np.float32] = copied(network, network, corpus[number])[0].numpy()
     return audio

@@ -69,6 +69,16 @@ def exact_source(network: Vocoder, f0: Tensor, phase: Tensor) -> Tensor:
     return source.transpose(1, 2)
 
 
+def copied(network: nn.Module, source: Vocoder, utterance: Utterance) -> Tensor:
+    """Audio [1, 480 T] that `network` makes of the true mel, f0 and phase, by the excitation of
+    `source`.
+    """
+    f0, phase = (torch.from_numpy(x.copy())[None] for x in (utterance.f0, utterance.phase))
+    mel = torch.from_numpy(utterance.mel.astype(np.float32).T)[None]
+    audio: Tensor = network(mel, exact_source(source, f0, phase))
+    return audio
+
+
 class SpectralLoss:
     """Log-mel, magnitude and complex-spectrum differences of two signals [B, n]."""
 
@@ -189,8 +199,10 @@ class VocoderTask:
             np.pad(audio, (0, HOP * frames - len(audio))),
         )
 
-    def _pair(self, rng: np.random.Generator, step: int) -> tuple[Tensor, Tensor]:
-        """Generated and recorded audio [B, n] of a random batch, without the unheard frames."""
+    def _pair(self, rng: np.random.Generator, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Generated and recorded audio [B, 480 T] and f0 [B, T] of a random batch, without the
+        unheard frames.
+        """
         batch, frames = self._batch(step)
         crops = [self._crop(rng, frames) for _ in range(batch)]
         mel, f0, phase, audio = (
@@ -199,10 +211,11 @@ class VocoderTask:
         source = exact_source(self.network, f0, phase)
         made = self.network(mel, source, finalize=False)
         heard = HOP * UNHEARD
-        return made[:, heard:], audio[:, heard:]
+        return made[:, heard:], audio[:, heard:], f0[:, UNHEARD:-TAIL]
 
     def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
-        return self._loss(*self._pair(rng, step))
+        made, recorded, _ = self._pair(rng, step)
+        return self._loss(made, recorded)
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:
         """Copy synthesis of 12 held-out texts: the losses, periodicity and depth of the harmonics
@@ -213,9 +226,7 @@ class VocoderTask:
         count = min(12, len(self._heldout))
         for number in range(count):
             utterance = self._heldout[number]
-            f0, phase = (torch.from_numpy(x.copy())[None] for x in (utterance.f0, utterance.phase))
-            mel = torch.from_numpy(utterance.mel.astype(np.float32).T)[None]
-            made = network(mel, exact_source(self.network, f0, phase))
+            made = copied(network, self.network, utterance)
             audio = utterance.audio.astype(np.float32) / 32768
             losses = {
                 k: float(v) for k, v in self._loss(made, torch.from_numpy(audio)[None]).items()

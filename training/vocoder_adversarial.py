@@ -25,13 +25,16 @@ from training.discriminators import (
     feature_loss,
     generator_loss,
 )
+from training.quick_vocoder import quickened
 from training.sizes import SAMPLE_RATE
 from training.trainer import Settings
 from training.vocoder_tuning import VocoderTuningTask
+from training.whitened_spectra import whitened_loss
 
 CROPS, FRAMES = 4, 24
-ADVERSARIAL, FEATURES, MEL, HARMONICS, PHASE = 4.0, 10.0, 5.0, 10.0, 1.0  # weights of the losses
-ALONE = 150  # steps of the discriminators before the generator's first: fresh ones mislead it
+ADVERSARIAL, FEATURES = 4.0, 10.0  # weights of the discriminators' losses
+MEL, HARMONICS, WHITENED = 5.0, 10.0, 5.0
+ALONE = 300  # steps of the discriminators before the generator's first: fresh ones mislead it
 RAMP = 100  # steps until they have their whole weight
 DISCRIMINATOR_RATE = 5.0  # as a multiple of the generator's
 _DISCRIMINATOR_CLIP = 10.0  # gradient norm
@@ -40,8 +43,6 @@ _MEL_BANDS = {64: 10, 128: 20, 256: 40, 512: 80, 1024: 120, 1920: 160}  # of eve
 _HARMONIC_WINDOWS = (2048, 1024, 512)
 _HARMONIC_BAND = 5000.0  # Hz
 _HARMONIC_RANGE_DB = 50.0  # below a frame's loudest bin; what is softer counts as that
-_PHASE_WINDOW = 1024
-_PHASE_BINS = round(_PHASE_WINDOW * 3000 / SAMPLE_RATE)  # below 3 kHz
 
 
 class MelLoss:
@@ -102,20 +103,6 @@ class HarmonicLoss:
         return torch.stack(differences).mean()
 
 
-def phase_loss(generated: Tensor, recorded: Tensor) -> Tensor:
-    """Distance of the complex spectra below 3 kHz, as a part of the recording's mean magnitude in
-    that frame; 1 and above is a phase that nothing is known of.
-    """
-    hann = torch.hann_window(_PHASE_WINDOW)
-    made, real = (
-        torch.stft(
-            wave, _PHASE_WINDOW, _PHASE_WINDOW // 4, window=hann, center=False, return_complex=True
-        )[:, :_PHASE_BINS]
-        for wave in (generated, recorded)
-    )
-    return ((made - real).abs() / (real.abs().mean(1, keepdim=True) + 1e-2)).mean()
-
-
 class VocoderAdversarialTask(VocoderTuningTask):
     """Trains the generator against discriminators, which learn beside it."""
 
@@ -127,6 +114,8 @@ class VocoderAdversarialTask(VocoderTuningTask):
         Raises FileNotFoundError without one.
         """
         super().__init__(corpus, heldout, settings.steps, generated)
+        quickened(self.network)
+        self._chance = corpus.tokens / corpus.tokens.sum()  # the main voice is heard most
         self.discriminators = Discriminators()
         self._settings = settings
         self._optimizer = torch.optim.AdamW(
@@ -161,7 +150,7 @@ class VocoderAdversarialTask(VocoderTuningTask):
         """
         if step == 0:
             self._begin_alone(rng)
-        made, recorded = self._pair(rng, step)
+        made, recorded, f0 = self._pair(rng, step)
         heard = made.detach().requires_grad_()
         real, fake = self.discriminators(recorded), self.discriminators(heard)
         deceived, features = generator_loss(fake), feature_loss(real, fake)
@@ -169,22 +158,23 @@ class VocoderAdversarialTask(VocoderTuningTask):
         opinion = weight * (ADVERSARIAL * deceived + FEATURES * features)
         (direction,) = torch.autograd.grad(opinion, heard, retain_graph=True)
         told_apart = self._teach(discriminator_loss(real, fake), step)
-        mel, phase = self._mel_loss(made, recorded), phase_loss(made, recorded)
-        harmonics = self._harmonic_loss(made, recorded)
+        mel, harmonics = self._mel_loss(made, recorded), self._harmonic_loss(made, recorded)
+        whitened = whitened_loss(made, recorded, f0)
+        spectral = MEL * mel + HARMONICS * harmonics + WHITENED * whitened
         return {
             "discriminators": told_apart,
             "deceived": deceived,
             "features": features,
             "mel": mel,
             "harmonics": harmonics,
-            "phase": phase,
-            "total": MEL * mel + HARMONICS * harmonics + PHASE * phase + (made * direction).sum(),
+            "whitened": whitened,
+            "total": spectral + (made * direction).sum(),
         }
 
     def _begin_alone(self, rng: np.random.Generator) -> None:
         for step in range(ALONE):
             with torch.no_grad():
-                made, recorded = self._pair(rng, 0)
+                made, recorded, _ = self._pair(rng, 0)
             answers = self.discriminators(recorded), self.discriminators(made)
             self._teach(discriminator_loss(*answers), step)
 

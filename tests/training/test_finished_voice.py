@@ -28,7 +28,8 @@ def test_its_networks_are_runs_and_its_tokenizer_encodes_the_corpus(folder, tmp_
     load_averaged(tmp_path / "f0", without_weight_norm(F0Predictor(VOCODER)).float())
     stored = torch.load(EMBEDDED / "hift.pt", weights_only=True)
     bias = vocoder.get_parameter("conv_pre.bias")
-    assert torch.equal(bias.half(), stored["conv_pre.bias"])
+    trained = stored["conv_pre.bias"]
+    assert torch.equal(bias[: len(trained)].half(), trained)  # widened to the recipe's width
 
 
 def test_runs_that_exist_are_kept(folder, tmp_path):
