@@ -12,6 +12,7 @@ import typer
 from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from cosyvoice_cpu.evaluation.bench.engines import EngineSpec
     from cosyvoice_cpu.evaluation.bench.inputs import BundleMaker
     from cosyvoice_cpu.evaluation.bench.workload import Workload
 
@@ -48,6 +49,10 @@ def bench(
     solver_steps: Annotated[
         int, typer.Option(metavar="N", help="Solver steps taken per repetition.")
     ] = 2,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Measure streams beside whole speech; bundles only."),
+    ] = False,
     no_loading: Annotated[
         bool, typer.Option("--no-loading", help="Don't measure loading, cold and warm.")
     ] = False,
@@ -105,6 +110,9 @@ def bench(
         given = bundles or []
         names = rows.split(",") if rows else default_rows(checkpoint, given)
         specs = inputs.rows(names, checkpoint) + bundle_specs(given)
+        if stream:
+            _bench_streams(specs, workload, count, repeat, json)
+            return
         result = library.run_bench(
             specs,
             workload,
@@ -131,6 +139,33 @@ def bench(
             + "; ".join(f"{row.spec.name}: {row.note}" for row in result.refused),
             "a figure counts only with sound audio; check the bundle with `cosyvoice-cpu verify`",
         )
+
+
+def _bench_streams(
+    specs: list[EngineSpec], workload: Workload, threads: int, repeat: int, json: bool
+) -> None:
+    """Raises: UsageError if a row is no bundle."""
+    from cosyvoice_cpu.cli.messages import note, print_json
+    from cosyvoice_cpu.errors import UsageError
+    from cosyvoice_cpu.evaluation.bench.streams import as_json, markdown, run_stream_bench
+    from cosyvoice_cpu.synthesis.streaming import stream_workers
+    from cosyvoice_cpu.system.machine import describe_machine
+
+    if any(spec.kind != "bundle" for spec in specs):
+        raise UsageError("--stream measures bundles", "give bundles, or --rows onnx,int8")
+    rows = run_stream_bench(
+        *(specs, workload),
+        threads=threads,
+        workers=stream_workers(None),
+        repeat=repeat,
+        notify=note,
+    )
+    if json:
+        machine = describe_machine().as_json()
+        print_json({"machine": machine, "rows": [as_json(row) for row in rows]})
+        return
+    typer.echo(f"Machine: {describe_machine().summary()}, {threads} threads.\n")
+    typer.echo(markdown(rows))
 
 
 def bundle_makers(workload: Workload, threads: int, *, force: bool) -> dict[str, BundleMaker]:

@@ -35,6 +35,10 @@ def verify(
         int | None,
         typer.Option(metavar="N", min=1, help="Seeds per sentence of --quality; by default 1."),
     ] = None,
+    streaming: Annotated[
+        bool,
+        typer.Option("--streaming", help="Judge with --quality what `synth --stream` gives."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(metavar="PREFIX", help="Write --quality's PREFIX.md, .csv and .json."),
@@ -68,7 +72,13 @@ def verify(
     from cosyvoice_cpu.evaluation.quality.formats import to_json
     from cosyvoice_cpu.system.threads import resolve_threads
 
-    given = {"--items": items, "--draws": draws, "--output": output, "--pictures": pictures}
+    given = {
+        "--items": items,
+        "--draws": draws,
+        "--streaming": streaming or None,
+        "--output": output,
+        "--pictures": pictures,
+    }
     require_quality(quality, *given.items())
     report = None
     with progress_bar() as progress:
@@ -87,6 +97,7 @@ def verify(
                 against=against,
                 items=DEFAULT_ITEMS if items is None else items,
                 draws=1 if draws is None else draws,
+                streaming=streaming,
                 speakers=speakers,
                 threads=resolve_threads(threads),
                 pictures=pictures,

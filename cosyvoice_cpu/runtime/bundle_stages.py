@@ -291,6 +291,9 @@ class BundleStages(ComposedStages):
     ) -> BundleFlowStream:
         """A chunk costs its own frames; the prompt's part is computed once per speaker.
 
+        With a window the mel is not exact anyway, and silence is taken for what follows the prompt
+        (`FlowStreamStage.prompt_past`).
+
         Raises: UsageError unless `steps` is what the graphs were made for, BundleError if the
         bundle has no graph for streams.
         """
@@ -298,7 +301,10 @@ class BundleStages(ComposedStages):
         window = window_frames(window_seconds, self.audio)
         stage = self._flow_stream()
         voice = (prompt_tokens, prompt_mel, embedding)
-        past = self._prompts.get(*voice, lambda: stage.prompt_past(*voice, cancelled))
+        exact = window is None
+        past = self._prompts.get(
+            *voice, exact, lambda: stage.prompt_past(*voice, exact=exact, cancelled=cancelled)
+        )
         return BundleFlowStream(stage, past, *voice, window, cancelled)
 
     def vocoder_stream(self) -> BundleVocoderStream:

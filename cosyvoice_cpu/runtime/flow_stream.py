@@ -105,20 +105,24 @@ class FlowStreamStage:
         prompt_tokens: Sequence[int],
         prompt_mel: Floats,
         embedding: Floats,
+        *,
+        exact: bool = True,
         cancelled: Callable[[], bool] | None = None,
     ) -> PromptPast:
         """Keys, values and history of all chunks that the prompt alone decides.
 
-        Raises: SynthesisError for ids outside the vocabulary.
+        The encoder looks ahead from the prompt's last tokens into the target. With `exact` off
+        silence is taken for it, as at the beginning of most speech, so that a prompt of whole
+        chunks is a constant to its end. Raises: SynthesisError for ids outside the vocabulary.
         """
-        known = self.audio.frames_of(
-            max(0, len(prompt_tokens) - self.synthesis.pre_lookahead_tokens)
-        )
-        chunk = self.synthesis.chunk_frames
+        synthesis, chunk = self.synthesis, self.synthesis.chunk_frames
+        ahead = 0 if exact else synthesis.pre_lookahead_tokens
+        followed = [*prompt_tokens, *synthesis.silent_tokens[:ahead]]
+        known = self.audio.frames_of(max(0, len(followed) - synthesis.pre_lookahead_tokens))
         frames = min(known, len(prompt_mel)) // chunk * chunk
         if not frames:
             return self.no_past
-        voice = (prompt_tokens, prompt_mel, embedding)
+        voice = (followed, prompt_mel, embedding)
         stream = BundleFlowStream(self, self.no_past, *voice, cancelled=cancelled)
         stream.compute(frames)
         return stream.past()

@@ -43,7 +43,7 @@ class PromptPasts:
 
     def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[bytes, PromptPast] = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, bool], PromptPast] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
@@ -51,10 +51,11 @@ class PromptPasts:
         prompt_tokens: Sequence[int],
         prompt_mel: Floats,
         embedding: Floats,
+        exact: bool,
         compute: Callable[[], PromptPast],
     ) -> PromptPast:
-        """The past of this prompt, from `compute` if it is not kept."""
-        key = _digest(prompt_tokens, prompt_mel, embedding)
+        """The past of this prompt, exact or not, from `compute` if it is not kept."""
+        key = (_digest(prompt_tokens, prompt_mel, embedding), exact)
         with self._lock:
             past = self._kept.pop(key, None)
             if past is None:

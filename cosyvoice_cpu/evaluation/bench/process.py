@@ -22,6 +22,7 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.component_runner import CALLS, Call, repeatable_call, run_component
 from cosyvoice_cpu.errors import CosyVoiceError, first_line
 from cosyvoice_cpu.evaluation.bench.engines import Engine, EngineSpec, UnavailableError, load_engine
+from cosyvoice_cpu.evaluation.bench.streams import measure_stream
 from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
 
 Answer = dict[str, Any]
@@ -100,6 +101,10 @@ class Commands:
             "step_s": self._timed("solver_step", request, steps).seconds / steps,
             "vocoder_s": self._timed("waveform", request).seconds,
         }
+
+    def stream(self, workers: int) -> Answer:
+        """The request whole and streamed; see `bench.streams`."""
+        return measure_stream(self._engine.stages, self._request, workers)
 
     def _run_all(self, request: Request) -> None:
         for name in CALLS:

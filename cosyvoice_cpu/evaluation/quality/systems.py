@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from cosyvoice_cpu.frontend.normalizer import normalize
 from cosyvoice_cpu.stage_api import Stages
 from cosyvoice_cpu.synthesis.prompts import Prompt
 from cosyvoice_cpu.synthesis.retries import make_speech
+from cosyvoice_cpu.synthesis.streaming import WINDOW_SECONDS
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class System:
 
     name: str
     stages: Stages
+    streaming: bool = False  # its flow speaks chunk by chunk, as in a stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +94,18 @@ def render(system: System, condition: Condition, tokens: list[int], lost: bool) 
 def mel_of(system: System, condition: Condition, tokens: list[int]) -> Floats:
     """Log-mel [80, frames] of `tokens`, long silences shortened. Raises: SynthesisError."""
     synthesis, prompt = condition.synthesis, condition.prompt
-    mel = system.stages.tokens_to_mel(
-        shorten_silence(tokens, synthesis.silent_tokens, synthesis.silent_run_limit),
-        prompt_tokens=prompt.tokens,
-        prompt_mel=prompt.mel,
-        embedding=prompt.embedding,
-        steps=synthesis.solver_steps,
-    )
+    kept = shorten_silence(tokens, synthesis.silent_tokens, synthesis.silent_run_limit)
+    voice: dict[str, Any] = {
+        "prompt_tokens": prompt.tokens,
+        "prompt_mel": prompt.mel,
+        "embedding": prompt.embedding,
+        "steps": synthesis.solver_steps,
+    }
+    if system.streaming:
+        stream = system.stages.flow_stream(**voice, window_seconds=WINDOW_SECONDS)
+        mel = np.concatenate([stream.push(kept), stream.finish()], axis=1)
+    else:
+        mel = system.stages.tokens_to_mel(kept, **voice)
     return require_finite(system, "flow", mel)
 
 

@@ -40,6 +40,17 @@ def test_a_bundle_has_the_quality_of_its_checkpoint(bundle: Path) -> None:
     }
 
 
+def test_a_stream_is_compared_with_the_whole_and_judged_by_listeners(bundle: Path) -> None:
+    report = check_quality(bundle, streaming=True, items=1, measures=TAUGHT)
+    values = {(row.measure.name, row.of): row.interval.value for row in report.table.rows()}
+    assert values["mel_error_db", "both"] > 0
+    assert values["token_agreement", "both"] == 1
+    assert not report.decisions  # none of these measures is a listener's
+    outcome = run("verify", bundle, "--streaming")
+    assert outcome.code == 2
+    assert "--streaming is about the table of --quality" in outcome.stderr
+
+
 @pytest.mark.parametrize(
     ("component", "measures"),
     [
