@@ -119,20 +119,25 @@ class EngineRoom:
             self.cancel(job, "nobody reads it")
 
     def cancel(self, job: Job, why: str) -> None:
-        """Stop `job`: at once if it waits, at its next step if it is being computed."""
+        """Stop `job`: at once if it waits, after the step under way if it is being computed."""
         with self._changed:
             if job.state is State.ENDED or job.why_cancelled is not None:
                 return
             job.why_cancelled = why
             job.blocks.clear()
             job.waiting_bytes = 0
+            halt, has_ended = None, False
             if job.state is State.RUNNING:
-                return
-            if job.stream is not None:
+                halt = job.halt
+            elif job.stream is not None:
                 self._make_ready(job)  # a worker closes its stream
-                return
-            self._end(job, Cancelled(why))
-        self._tell_end(job)
+            else:
+                self._end(job, Cancelled(why))
+                has_ended = True
+        if halt is not None:
+            halt()
+        if has_ended:
+            self._tell_end(job)
 
     def close(self) -> None:
         """Take no new jobs; those that are here go on."""
@@ -182,7 +187,7 @@ class EngineRoom:
             try:
                 job.check()
                 if job.stream is None:
-                    job.stream = job.open(job.check)
+                    job.stream = job.open(job)
                 block = next(job.stream, None)
                 job.check()
             except BaseException as error:  # of one request; the thread lives on
@@ -225,7 +230,7 @@ class EngineRoom:
 
     def _end(self, job: Job, error: BaseException | None) -> None:
         job.state, job.error = State.ENDED, error
-        job.stream = None
+        job.stream = job.halt = None
         job.times.ended = time.monotonic()
         self._jobs.discard(job)
         job.tell()
@@ -238,7 +243,7 @@ class EngineRoom:
         return sum(job.seconds_left for job in self._jobs) / self.workers
 
     def _tell_end(self, job: Job) -> None:
-        if job.state is State.ENDED and self._on_end is not None:
+        if self._on_end is not None:
             try:
                 self._on_end(job)
             except Exception:

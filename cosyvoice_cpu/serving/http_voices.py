@@ -20,7 +20,7 @@ from cosyvoice_cpu.errors import TextError
 from cosyvoice_cpu.frontend.characters import check_characters
 from cosyvoice_cpu.serving.bodies import read_body
 from cosyvoice_cpu.serving.errors import RequestError
-from cosyvoice_cpu.serving.job import Block, Check, Job
+from cosyvoice_cpu.serving.job import Block, Job
 from cosyvoice_cpu.serving.records import record_of
 from cosyvoice_cpu.serving.speech import SpeechService
 
@@ -46,8 +46,7 @@ def voice_routes(service: SpeechService) -> list[Route]:
         record = record_of(request.scope)
         record.facts |= {"voice": name, "bytes": len(clip), "consent": consent[:200]}
 
-        def make(check: Check) -> Generator[Block, None, None]:
-            check()
+        def make(_: Job) -> Generator[Block, None, None]:
             prepared = service.voices.add(name, clip, transcript)
             answer = {
                 "id": name,

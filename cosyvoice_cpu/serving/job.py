@@ -32,9 +32,6 @@ class Block:
     speech_tokens: int = 0
 
 
-Check = Callable[[], None]
-"""Raises Cancelled if the work is not wanted any more; called between two steps of it."""
-
 Blocks = Generator[Block, None, None]
 
 
@@ -59,9 +56,12 @@ class Times:
 
 @dataclass(eq=False)
 class Job:
-    """Made in the event loop's thread. `open` is called by a worker and gives the blocks."""
+    """Made in the event loop's thread. `open` is called by a worker with it, and gives the blocks.
 
-    open: Callable[[Check], Blocks]
+    It may leave in `halt` what ends a step under way, from any thread and without waiting.
+    """
+
+    open: Callable[[Job], Blocks]
     expected_seconds: float  # of computing, on one worker
     most_waiting_bytes: int = MOST_WAITING_BYTES
 
@@ -71,6 +71,7 @@ class Job:
     speech_tokens: int = 0
     error: BaseException | None = None  # why it ended early
     why_cancelled: str | None = None
+    halt: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
         self.stream: Blocks | None = None
@@ -80,7 +81,7 @@ class Job:
         self._news = asyncio.Event()
 
     def check(self) -> None:
-        """Raises: Cancelled."""
+        """Called between two steps of the work. Raises: Cancelled if it is not wanted any more."""
         if self.why_cancelled is not None:
             raise Cancelled(self.why_cancelled)
 

@@ -6,8 +6,9 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from cosyvoice_cpu.errors import CosyVoiceError, TextError
 from cosyvoice_cpu.frontend.characters import check_characters
@@ -16,11 +17,11 @@ from cosyvoice_cpu.serving.cost import CostModel
 from cosyvoice_cpu.serving.encoding import check_format, encoded, encoded_whole
 from cosyvoice_cpu.serving.engine_room import EngineRoom, LineFull, Unavailable
 from cosyvoice_cpu.serving.errors import RequestError, is_ours
-from cosyvoice_cpu.serving.job import Block, Cancelled, Check, Job
+from cosyvoice_cpu.serving.job import Block, Cancelled, Job
 from cosyvoice_cpu.serving.metrics import Metrics
 from cosyvoice_cpu.serving.settings import Settings
 from cosyvoice_cpu.serving.voices import Voices
-from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, check_request
+from cosyvoice_cpu.synthesis.synthesizer import SpeakOptions, Synthesizer, check_request
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ class SpeechService:
 
     def _submit(self, speech: Speech) -> Job:
         seconds = self.cost.seconds_computing(speech.text, speech.speed)
-        job = Job(lambda check: self._blocks(speech, check), seconds)
+        job = Job(partial(self._blocks, speech), seconds)
         self._speeches[job] = speech
         try:
             self.room.submit(job)
@@ -157,19 +158,23 @@ class SpeechService:
                 pass
         self.warmed.set()
 
-    def _blocks(self, speech: Speech, check: Check) -> Generator[Block, None, None]:
-        stream = self.synthesizer.stream(
-            speech.text,
-            speech.voice,
-            seed=speech.seed,
-            instruct=speech.instructions,
-            speed=speech.speed,
-            language=speech.language,
-            progress=lambda *_: check(),
-        )
-        if speech.is_whole:
-            yield from encoded_whole(stream, speech.audio_format)
-        else:
+    def _blocks(self, speech: Speech, job: Job) -> Generator[Block, None, None]:
+        options: SpeakOptions = {
+            "seed": speech.seed,
+            "instruct": speech.instructions,
+            "speed": speech.speed,
+            "language": speech.language,
+            "progress": lambda *_: job.check(),
+        }
+        if speech.is_whole:  # all of the text is there to be looked at
+            pieces = self.synthesizer.pieces(speech.text, speech.voice, **options)
+            yield from encoded_whole(pieces, speech.audio_format)
+            return
+        # The engine room decides which of several streams goes on: none may compute by itself.
+        stream = self.synthesizer.stream(speech.text, speech.voice, workers=0, **options)
+        with closing(stream):
+            job.halt = stream.close
+            job.check()
             yield from encoded(stream, speech.audio_format, self.sample_rate)
 
     def _ended(self, job: Job) -> None:

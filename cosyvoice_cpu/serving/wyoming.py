@@ -59,6 +59,8 @@ async def wyoming_server(
             await _Connection(service, reader, writer, log_lines).run()
         except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
             pass  # the client left
+        except asyncio.CancelledError:
+            pass  # the server stops; asyncio would report a cancelled task as a failure
         except Exception:
             log.exception("a Wyoming connection failed")
         finally:

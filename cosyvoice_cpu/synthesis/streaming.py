@@ -74,7 +74,8 @@ class AudioStream(Iterator[Audio]):
     ) -> AudioStream:
         """The stream of a request; nothing is computed before the first block is asked for.
 
-        `workers` threads: 1 has all stages, 2 the speech LM apart, 3 each stage its own.
+        `workers` threads: 1 has all stages, 2 the speech LM apart, 3 each stage its own. With 0
+        who reads computes, and nothing is made before it is asked for.
         """
         return cls(_Run(stages, pieces, request, clock, workers))
 
@@ -129,8 +130,9 @@ class _Run:
         mels: _Source[_Mel] = self._mels(tokens)
         if self._workers > 2:
             mels = Background(mels, ahead=_MELS_AHEAD, name="flow")
-        sound = Background(self._sound(mels), ahead=_BLOCKS_AHEAD, name="vocoder")
-        self._sound_source = sound
+        sound: _Source[_Samples] = self._sound(mels)
+        if self._workers > 0:
+            sound = self._sound_source = Background(sound, ahead=_BLOCKS_AHEAD, name="vocoder")
         delivery = StreamDelivery(self._request.delivery, self._audio.sample_rate)
         try:
             for samples, end in sound:
@@ -144,6 +146,7 @@ class _Run:
             return
         finally:
             self.cancel()
+            sound.close()
 
     def _mels(self, tokens: _Source[Tokens]) -> _Stage[_Mel]:
         """The flow: chunks of log-mel [mel bins, t]; the rest as it comes."""
@@ -228,12 +231,12 @@ class _Run:
 def stream_workers(workers: int | None) -> int:
     """The number of threads that a stream computes in; None for what suits this machine.
 
-    Raises: UsageError outside 1 to 3.
+    Raises: UsageError outside 0 to 3.
     """
     if workers is None:
         return 2
-    if workers not in (1, 2, 3):
-        raise UsageError(f"{workers} threads can't share a stream's stages", "give 1, 2 or 3")
+    if workers not in (0, 1, 2, 3):
+        raise UsageError(f"{workers} threads can't share a stream's stages", "give 0 to 3")
     return workers
 
 

@@ -11,7 +11,7 @@ from contextlib import aclosing, contextmanager
 import pytest
 
 from cosyvoice_cpu.serving.engine_room import EngineRoom, LineFull, Unavailable
-from cosyvoice_cpu.serving.job import Block, Cancelled, Check, Job, State
+from cosyvoice_cpu.serving.job import Block, Cancelled, Job, State
 
 TIMEOUT = 20.0
 
@@ -43,17 +43,17 @@ class Script:
         self.may_go.clear()
         return self
 
-    def __call__(self, check: Check) -> Iterator[Block]:
+    def __call__(self, job: Job) -> Iterator[Block]:
         self.opened += 1
-        return self._blocks(check)
+        return self._blocks(job)
 
-    def _blocks(self, check: Check) -> Iterator[Block]:
+    def _blocks(self, job: Job) -> Iterator[Block]:
         try:
             for number in range(self.count):
                 if not self.may_go.is_set():
                     self.is_held.set()
                     assert self.may_go.wait(TIMEOUT)
-                check()
+                job.check()
                 self.made += 1
                 yield Block(bytes([number % 256]) * self.size, self.seconds)
         finally:
@@ -84,7 +84,7 @@ def test_blocks_come_in_order_and_the_job_knows_its_times() -> None:
 
 
 def test_an_error_ends_its_own_request_with_its_message() -> None:
-    def fails(check: Check) -> Iterator[Block]:
+    def fails(job: Job) -> Iterator[Block]:
         yield Block(b"first", 1.0)
         raise ValueError("of this request")
 
@@ -103,7 +103,7 @@ def test_an_error_ends_its_own_request_with_its_message() -> None:
 
 
 def test_what_can_not_even_be_opened_is_an_error_of_its_request() -> None:
-    def fails(check: Check) -> Iterator[Block]:
+    def fails(job: Job) -> Iterator[Block]:
         raise SystemExit("even so")
 
     async def work() -> None:
@@ -173,6 +173,27 @@ def test_a_running_job_stops_at_its_next_step_and_its_stream_is_closed() -> None
     limited(work)
 
 
+def test_a_step_under_way_is_halted_when_it_can_be() -> None:
+    halted = threading.Event()
+
+    def endless(job: Job) -> Iterator[Block]:
+        job.halt = halted.set
+        yield Block(b"first", 1.0)
+        assert halted.wait(TIMEOUT)  # a step that would take for ever
+        return
+
+    async def work() -> None:
+        with room_of() as room:
+            room.submit(job := Job(endless, 1.0))
+            blocks = room.blocks(job)
+            await anext(blocks)
+            room.cancel(job, "the client left")
+            with pytest.raises(Cancelled):
+                await anext(blocks)
+
+    limited(work)
+
+
 def test_a_reader_who_leaves_stops_the_work() -> None:
     async def work() -> None:
         with room_of() as room:
@@ -221,9 +242,9 @@ def test_a_job_that_rests_can_be_cancelled() -> None:
 def test_who_has_heard_nothing_goes_before_who_has_sound_left() -> None:
     order: list[str] = []
 
-    def noted(name: str, script: Script) -> Callable[[Check], Iterator[Block]]:
-        def blocks(check: Check) -> Iterator[Block]:
-            for block in script(check):
+    def noted(name: str, script: Script) -> Callable[[Job], Iterator[Block]]:
+        def blocks(job: Job) -> Iterator[Block]:
+            for block in script(job):
                 order.append(name)
                 yield block
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,20 @@ def tone(seconds: float) -> np.ndarray:
     return (0.3 * np.sin(np.arange(round(seconds * RATE)) / 10)).astype(np.float32)
 
 
+class ScriptedStream:
+    """As `AudioStream`: it may be closed while another thread reads it."""
+
+    def __init__(self, blocks: Generator[Audio, None, None]) -> None:
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[Audio]:
+        return self._blocks
+
+    def close(self) -> None:
+        with contextlib.suppress(ValueError):
+            self._blocks.close()
+
+
 class ScriptedSynthesizer:
     """Each word is a block of sound; some words do more.
 
@@ -52,13 +67,15 @@ class ScriptedSynthesizer:
     def count_text_ids(self, text: str) -> int:
         return len(text.split())
 
-    def stream(self, text: str, speaker: str | None = None, **options: Any) -> Iterator[Audio]:
+    def stream(self, text: str, speaker: str | None = None, **options: Any) -> ScriptedStream:
         self.calls.append((text, speaker, options))
         if "unreadable" in text:
             raise TextError("there is nothing to speak", "give at least one letter")
-        return self._speak(text, options.get("progress") or (lambda *_: None))
+        return ScriptedStream(self._speak(text, options.get("progress") or (lambda *_: None)))
 
-    def _speak(self, text: str, progress: Callable[..., None]) -> Iterator[Audio]:
+    pieces = stream
+
+    def _speak(self, text: str, progress: Callable[..., None]) -> Generator[Audio, None, None]:
         words = text.split()
         try:
             for number, word in enumerate(words):

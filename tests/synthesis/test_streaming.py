@@ -46,7 +46,7 @@ def plain(count: int) -> list[int]:
     return [3 + (number * number) % 37 for number in range(count)]
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_the_sound_does_not_depend_on_the_threads(workers: int) -> None:
     got = join(list(demo().stream(TEXT, SPEAKER, workers=workers, seed=3)))
     want = demo().speak(TEXT, SPEAKER, streaming=True, seed=3)
@@ -146,7 +146,7 @@ def test_what_is_wrong_with_a_request_shows_at_the_call() -> None:
     assert not stage_threads()
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
 @pytest.mark.parametrize("stage", ["stream_speech_tokens", "flow_stream", "vocoder_stream"])
 def test_an_error_in_any_stage_ends_the_request_with_its_own_message(
     stage: str, workers: int, monkeypatch: pytest.MonkeyPatch
@@ -177,7 +177,7 @@ def test_a_stream_that_is_not_read_on_waits_and_goes_on() -> None:
     assert np.array_equal(audio.samples, demo().speak(LONG, SPEAKER, streaming=True).samples)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
 def test_cancelling_at_any_moment_leaves_no_thread(workers: int) -> None:
     moments = random.Random(workers)
     for _ in range(12):
