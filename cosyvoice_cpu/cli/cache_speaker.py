@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption
 
 if TYPE_CHECKING:
+    from cosyvoice_cpu.arrays import Floats
     from cosyvoice_cpu.frontend.clip import Clip
     from cosyvoice_cpu.frontend.speakers import Speaker
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -56,6 +58,13 @@ def cache_speaker(
             help="Take all speakers of an original spk2info.pt.",
         ),
     ] = None,
+    prefill: Annotated[
+        bool,
+        typer.Option(
+            "--prefill",
+            help="Compute and keep what `synth --stream` needs of the clip, for NAME or --audio.",
+        ),
+    ] = False,
     speakers: SpeakersOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace speakers of that name.")
@@ -72,7 +81,7 @@ def cache_speaker(
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
     check_characters(transcript or "", "the transcript")
-    _check_options(name, audio, transcript, trim, list_all, remove, import_file)
+    _check_options(name, audio, transcript, trim, list_all, remove, import_file, prefill)
     if name is not None:
         check_name(name)
     clip = None if audio is None else read_clip(audio, trim=trim)
@@ -85,6 +94,8 @@ def cache_speaker(
         _import(stages, import_file, speakers, overwrite, json)
     elif clip is not None:
         _make(stages, name or "", clip, transcript or "", trim, speakers, overwrite, json)
+    if prefill:
+        _prefill(stages, name or "", speakers)
 
 
 def _check_options(
@@ -95,6 +106,7 @@ def _check_options(
     list_all: bool,
     remove: bool,
     import_file: Path | None,
+    prefill: bool,
 ) -> None:
     """Raises: UsageError unless exactly one thing is asked for, with what it needs."""
     from cosyvoice_cpu.errors import UsageError
@@ -106,13 +118,17 @@ def _check_options(
         "--import": import_file is not None,
     }
     given = [option for option, wanted in asked.items() if wanted]
-    if not given:
+    if prefill and given and given != ["--audio"]:
+        raise UsageError(f"--prefill and {given[0]} exclude each other", "give one of them")
+    if prefill and name is None:
+        raise UsageError("--prefill needs the NAME of a speaker", "give it behind BUNDLE")
+    if not given and not prefill:
         raise UsageError("there is no clip", "give --audio CLIP; or --list, --remove or --import")
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} exclude each other", "give one of them")
-    if given[0] in {"--audio", "--remove"} and name is None:
+    if given and given[0] in {"--audio", "--remove"} and name is None:
         raise UsageError(f"{given[0]} needs the NAME of a speaker", "give it behind BUNDLE")
-    if given[0] in {"--list", "--import"} and name is not None:
+    if given and given[0] in {"--list", "--import"} and name is not None:
         raise UsageError(f"{given[0]} takes no NAME, but got {name!r}", "leave it away")
     if audio is None and (transcript is not None or trim):
         option = "--trim" if trim else "--transcript"
@@ -198,13 +214,35 @@ def _add(
 
 def _remove(stages: BundleStages, name: str, speakers: Path | None, json: bool) -> None:
     from cosyvoice_cpu.cli.messages import print_json
-    from cosyvoice_cpu.frontend.speaker_folders import remove_speaker
+    from cosyvoice_cpu.errors import SpeakerError
+    from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
+    from cosyvoice_cpu.frontend.speaker_folders import find_speaker, remove_speaker
 
-    path = remove_speaker([speakers or stages.bundle.speakers_folder], name)
+    folders = [speakers or stages.bundle.speakers_folder]
+    with suppress(SpeakerError):  # one that can't be used has nothing computed
+        speaker = find_speaker(folders, name, prompt_spec(stages.manifest))
+        stages.forget_prompt(*_flow_prompt(speaker))
+    path = remove_speaker(folders, name)
     if json:
         print_json({"removed": str(path)})
     else:
         typer.echo(f"removed {path}")
+
+
+def _prefill(stages: BundleStages, name: str, speakers: Path | None) -> None:
+    from cosyvoice_cpu.cli.bundles import speaker_folders
+    from cosyvoice_cpu.cli.messages import note
+    from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
+    from cosyvoice_cpu.frontend.speaker_folders import find_speaker
+
+    folders = speaker_folders(stages.bundle, speakers)
+    speaker = find_speaker(folders, name, prompt_spec(stages.manifest))
+    path = stages.prefill_prompt(*_flow_prompt(speaker))
+    note(f"{path}: {path.stat().st_size / 1e6:.0f} MB for streams of {name}")
+
+
+def _flow_prompt(speaker: Speaker) -> tuple[list[int], Floats, Floats]:
+    return list(speaker.prompt_tokens), speaker.prompt_mel, speaker.embedding
 
 
 def _print_list(stages: BundleStages, speakers: Path | None, json: bool) -> None:

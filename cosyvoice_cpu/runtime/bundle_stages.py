@@ -21,7 +21,8 @@ from cosyvoice_cpu.runtime.flow import FlowEncoderStage, FlowEstimatorStage
 from cosyvoice_cpu.runtime.flow_stream import BundleFlowStream, FlowStreamStage, window_frames
 from cosyvoice_cpu.runtime.graph import EngineOptions, Recording
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs, Engines
-from cosyvoice_cpu.runtime.prompt_past import PromptPasts
+from cosyvoice_cpu.runtime.prompt_files import PromptFiles
+from cosyvoice_cpu.runtime.prompt_past import PromptPast, PromptPasts, prompt_digest
 from cosyvoice_cpu.runtime.speech_lm import CachedSession, SpeechLMStage
 from cosyvoice_cpu.runtime.vocoder import VocoderStage
 from cosyvoice_cpu.runtime.vocoder_stream import BundleVocoderStream
@@ -66,6 +67,7 @@ class BundleStages(ComposedStages):
         self._alive: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self._lock = threading.RLock()
         self._prompts = PromptPasts()
+        self._prompt_files = PromptFiles(bundle.manifest)
         super().__init__(bundle.manifest.audio, bundle.manifest.synthesis)
 
     @classmethod
@@ -299,13 +301,45 @@ class BundleStages(ComposedStages):
         """
         self._require_steps(steps)
         window = window_frames(window_seconds, self.audio)
-        stage = self._flow_stream()
         voice = (prompt_tokens, prompt_mel, embedding)
-        exact = window is None
-        past = self._prompts.get(
-            *voice, exact, lambda: stage.prompt_past(*voice, exact=exact, cancelled=cancelled)
-        )
-        return BundleFlowStream(stage, past, *voice, window, cancelled)
+        past = self._prompt_past(voice, window is None, cancelled)
+        return BundleFlowStream(self._flow_stream(), past, *voice, window, cancelled)
+
+    def prefill_prompt(
+        self, prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats
+    ) -> Path:
+        """Compute what streams with a window need of a prompt, and keep it in the user's cache.
+
+        Returns the file. Raises: OutputError if it can't be written.
+        """
+        voice = (prompt_tokens, prompt_mel, embedding)
+        past = self._prompt_past(voice, False)
+        return self._prompt_files.save(prompt_digest(*voice), False, past)
+
+    def forget_prompt(
+        self, prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats
+    ) -> None:
+        """Remove the file of `prefill_prompt`, if there is one."""
+        digest = prompt_digest(prompt_tokens, prompt_mel, embedding)
+        path = self._prompt_files.path(digest, False)
+        if path is not None:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _prompt_past(
+        self,
+        voice: tuple[Sequence[int], Floats, Floats],
+        exact: bool,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> PromptPast:
+        stage = self._flow_stream()
+
+        def make(digest: bytes) -> PromptPast:
+            shape = (self.synthesis.solver_steps, *stage.past_shape(0))
+            kept = self._prompt_files.load(digest, exact, shape)
+            return kept or stage.prompt_past(*voice, exact=exact, cancelled=cancelled)
+
+        return self._prompts.get(*voice, exact, make)
 
     def vocoder_stream(self) -> BundleVocoderStream:
         """A piece costs its own frames and those looked back on."""

@@ -52,14 +52,15 @@ class PromptPasts:
         prompt_mel: Floats,
         embedding: Floats,
         exact: bool,
-        compute: Callable[[], PromptPast],
+        make: Callable[[bytes], PromptPast],
     ) -> PromptPast:
-        """The past of this prompt, exact or not, from `compute` if it is not kept."""
-        key = (_digest(prompt_tokens, prompt_mel, embedding), exact)
+        """The past of this prompt, exact or not; `make` gives by its digest what is not kept."""
+        voice = prompt_digest(prompt_tokens, prompt_mel, embedding)
+        key = (voice, exact)
         with self._lock:
             past = self._kept.pop(key, None)
             if past is None:
-                past = compute()
+                past = make(voice)
             self._kept[key] = past
             while len(self._kept) > 1 and self._bytes > self._most_bytes:
                 self._kept.popitem(last=False)
@@ -75,7 +76,8 @@ class PromptPasts:
         return sum(past.nbytes for past in self._kept.values())
 
 
-def _digest(prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats) -> bytes:
+def prompt_digest(prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats) -> bytes:
+    """What tells prompts apart."""
     digest = hashlib.sha256(np.asarray(prompt_tokens, np.int64).tobytes())
     for array in (prompt_mel, embedding):
         digest.update(repr(array.shape).encode())

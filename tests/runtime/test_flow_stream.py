@@ -187,7 +187,7 @@ def test_prompts_are_forgotten_when_others_take_their_room() -> None:
 
     def get(number: int, size: int = 20) -> PromptPast:
         voice = ([number], np.zeros((0, 80), np.float32), np.zeros(192, np.float32))
-        return pasts.get(*voice, True, lambda: made.append(number) or past(size))
+        return pasts.get(*voice, True, lambda _: made.append(number) or past(size))
 
     first = get(1)
     get(2)
