@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +128,10 @@ def synth(
             "--stream", help="Give sound out as it is made; attention ends with each second."
         ),
     ] = False,
+    play: Annotated[
+        bool,
+        typer.Option("--play", help="Play it as it is made (extra play); needs no --output."),
+    ] = False,
     threads: ThreadsOption = None,
     json: JsonOption = False,
     trust: TrustOption = False,
@@ -143,6 +147,7 @@ def synth(
 
     from cosyvoice_cpu.cli.bundles import chosen_bundle
     from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
+    from cosyvoice_cpu.cli.playback import player
     from cosyvoice_cpu.cli.shown_text import print_text
     from cosyvoice_cpu.cli.text_input import text_to_speak
     from cosyvoice_cpu.frontend.characters import check_characters
@@ -158,7 +163,7 @@ def synth(
     from cosyvoice_cpu.system.memory import own_peak_mb
     from cosyvoice_cpu.system.threads import resolve_threads
 
-    if not show_text:
+    if not show_text and not (play and output is None):
         output = _checked_output(output, json, audio)
         encoding = audio_format.value if audio_format else format_of(output)
         if rate is not None:
@@ -199,7 +204,6 @@ def synth(
     if show_text:
         print_text(synthesizer.show(words, voice, **reading), as_json=json)
         return
-    assert output is not None
     started = time.perf_counter()
     reports: list[Report] = []
     sample_rate = rate or synthesizer.sample_rate
@@ -215,11 +219,19 @@ def synth(
             **reading,
             progress=lambda stage, done, seconds: bar(f"{stage}, {seconds:.0f} s of audio", done),
         )
-        with closing(pieces), _opened(output, encoding, sample_rate) as writer:
+        with ExitStack() as opened:
+            opened.enter_context(closing(pieces))
+            if output is not None:
+                writer = opened.enter_context(_opened(output, encoding, sample_rate))
+            if play:
+                loudspeaker = opened.enter_context(player(sample_rate))
             for piece in pieces:
                 assert piece.report is not None
-                writer.write(piece.samples, last=piece.report.ends_text)
                 reports.append(piece.report)
+                if output is not None:
+                    writer.write(piece.samples, last=piece.report.ends_text)
+                if play:
+                    loudspeaker.write(piece.samples)
     seconds_total = time.perf_counter() - started
     report = Report.total(reports)
     for warning in report.warnings:
@@ -228,7 +240,7 @@ def synth(
     if json:
         print_json(
             {
-                "output": str(output),
+                "output": None if output is None else str(output),
                 "sample_rate": sample_rate,
                 "seconds_audio": report.seconds_audio,
                 "seconds_total": seconds_total,
@@ -249,7 +261,7 @@ def synth(
         )
     elif output != STDOUT:
         typer.echo(
-            f"{output}: {report.seconds_audio:.2f} s of audio in {seconds_total:.2f} s"
+            f"{output or 'played'}: {report.seconds_audio:.2f} s of audio in {seconds_total:.2f} s"
             f" (RTF {rtf:.2f}), the first after {report.first_audio_s:.2f} s,"
             f" speaker {voice.name}, seed {seed}"
         )
@@ -263,7 +275,9 @@ def _checked_output(output: Path | None, json: bool, audio: Path | None) -> Path
     from cosyvoice_cpu.errors import OutputError, UsageError
 
     if output is None:
-        raise UsageError("there is no --output", "name a file, or - for stdout, or --show-text")
+        raise UsageError(
+            "there is no --output", "name a file, or - for stdout, or --play, or --show-text"
+        )
     if output == STDOUT:
         if json:
             raise UsageError("--json and --output - both want stdout", "write the audio to a file")

@@ -325,7 +325,7 @@ def test_without_an_output_there_is_nothing_to_do(voice: Path) -> None:
     outcome = call("synth", "Hi", "--bundle", voice)
     assert outcome.code == 2
     assert outcome.stderr == lines(
-        "there is no --output", "name a file, or - for stdout, or --show-text"
+        "there is no --output", "name a file, or - for stdout, or --play, or --show-text"
     )
 
 
