@@ -1,0 +1,132 @@
+"""Streams that are cancelled, listened to slowly, dropped, and spoken side by side.
+
+    python -m tools.stress_streams [BUNDLE] --cancel 200 --threads 1
+
+Prints a line for each part. Exit code 1 if a thread or a descriptor stays, if memory grows by more
+than 3 % between the first and the last quarter of the cancelled streams, if closing takes longer
+than two seconds, or if a stream beside others is not what it is alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from cosyvoice_cpu import Synthesizer
+from cosyvoice_cpu.demo import DEMO_BUNDLE
+from cosyvoice_cpu.synthesis.audio import Audio, join
+
+_TEXT = "We walked along the river and talked about the summer. " * 4
+_SIDE_BY_SIDE = 4
+_LONGEST_CLOSE = 2.0  # seconds
+_GROWTH = 1.03
+
+
+def main() -> int:
+    """The exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.stress_streams")
+    parser.add_argument("bundle", nargs="?", type=Path, default=DEMO_BUNDLE)
+    parser.add_argument("--cancel", type=int, default=200, metavar="N")
+    parser.add_argument("--threads", type=int, default=1, metavar="N")
+    arguments = parser.parse_args()
+    synthesizer = Synthesizer.load(arguments.bundle, threads=arguments.threads)
+    speaker = min(path.stem for path in (arguments.bundle / "speakers").iterdir())
+    whole = synthesizer.speak(_TEXT, speaker, streaming=True)
+    seconds = whole.report.seconds_computing if whole.report else whole.seconds
+    problems = [
+        *_cancelled(synthesizer, speaker, arguments.cancel, seconds),
+        *_slow(synthesizer, speaker, whole),
+        *_side_by_side(synthesizer, speaker),
+    ]
+    for problem in problems:
+        print(f"failed: {problem}")
+    return 1 if problems else 0
+
+
+def _cancelled(synthesizer: Synthesizer, speaker: str, count: int, seconds: float) -> list[str]:
+    """Close streams at random moments of the `seconds` that one takes."""
+    process, moments = psutil.Process(), random.Random(0)
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    memory, closing = [], []
+    for number in range(count):
+        stream = synthesizer.stream(_TEXT, speaker, workers=1 + number % 3)
+        took: list[float] = []
+
+        def close(stream: object = stream, took: list[float] = took) -> None:
+            started = time.perf_counter()
+            stream.close()  # type: ignore[attr-defined]
+            took.append(time.perf_counter() - started)
+
+        timer = threading.Timer(moments.uniform(0.0, seconds), close)
+        timer.start()
+        for _ in stream:
+            pass
+        timer.join()
+        closing += took
+        memory.append(process.memory_info().rss)
+    quarter = max(1, count // 4)
+    before, after = (float(np.mean(part)) for part in (memory[:quarter], memory[-quarter:]))
+    print(
+        f"{count} streams cancelled: closing took {np.median(closing):.3f} s, at most"
+        f" {max(closing):.3f} s; memory {before / 1e6:.0f} to {after / 1e6:.0f} MB;"
+        f" {threading.active_count() - threads} threads and"
+        f" {len(os.listdir('/proc/self/fd')) - files} descriptors more"
+    )
+    problems = []
+    if threading.active_count() != threads or len(os.listdir("/proc/self/fd")) > files:
+        problems.append("threads or descriptors stayed")
+    if after > before * _GROWTH:
+        problems.append("memory grew")
+    if max(closing) > _LONGEST_CLOSE:
+        problems.append("closing took too long")
+    return problems
+
+
+def _slow(synthesizer: Synthesizer, speaker: str, whole: Audio) -> list[str]:
+    """A listener who plays in real time, and one who vanishes."""
+    threads = threading.active_count()
+    blocks = []
+    clock = threading.Event()  # never set: a wait that nothing ends early
+    for block in synthesizer.stream(_TEXT, speaker):
+        blocks.append(block)
+        clock.wait(block.seconds)
+    equal = np.array_equal(join(blocks).samples, whole.samples)
+    stream = synthesizer.stream(_TEXT, speaker, workers=3)
+    next(stream)
+    del stream
+    left = threading.active_count() - threads
+    print(f"slow listener: {'equal' if equal else 'different'}; vanished: {left} threads more")
+    return [] if equal and not left else ["a slow or a vanished listener changed something"]
+
+
+def _side_by_side(synthesizer: Synthesizer, speaker: str) -> list[str]:
+    texts = [_TEXT[: 60 + 50 * number] for number in range(_SIDE_BY_SIDE)]
+    alone = [synthesizer.speak(text, speaker, streaming=True).samples for text in texts]
+    together: list[Audio | None] = [None] * len(texts)
+
+    def speak(number: int) -> None:
+        together[number] = join(list(synthesizer.stream(texts[number], speaker)))
+
+    threads = [threading.Thread(target=speak, args=(number,)) for number in range(len(texts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    equal = [
+        audio is not None and np.array_equal(audio.samples, want)
+        for audio, want in zip(together, alone, strict=True)
+    ]
+    print(f"{len(texts)} streams side by side: {sum(equal)} equal what they are alone")
+    return [] if all(equal) else ["streams side by side differ"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
