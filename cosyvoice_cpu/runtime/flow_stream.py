@@ -29,6 +29,7 @@ from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.runtime.flow import FlowEncoderStage
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 from cosyvoice_cpu.runtime.prompt_past import Halves, PromptPast
+from cosyvoice_cpu.runtime.recent_past import RecentPast, WindowMemory
 from cosyvoice_cpu.stage_api import Cancelled
 
 _ROWS = 2  # conditioned, and not
@@ -55,6 +56,7 @@ class FlowStreamStage:
         self.layers = next(n for n in count() if first.tensors(n)[0].name not in shapes)
         self._heads, self._dim_head = (int(shapes["prompt_key_0"][axis]) for axis in (1, 3))
         self._history = tuple(int(size) for size in shapes["history"])
+        self.memory = WindowMemory()
 
     @property
     def no_past(self) -> PromptPast:
@@ -147,14 +149,20 @@ class BundleFlowStream:
         chunk = synthesis.chunk_frames
         self._stage, self._prompt, self._embedding = stage, prompt, embedding
         self._prompt_mel = np.asarray(prompt_mel, np.float32).T  # [mel bins, frames]
-        self._window = None if window_frames is None else max(1, -(-window_frames // chunk))
         # Chunks behind the shared ones that hold frames of the prompt.
-        self._pinned = -(-(len(prompt_mel) - prompt.frames) // chunk)
+        pinned = -(-(len(prompt_mel) - prompt.frames) // chunk)
+        window = None if window_frames is None else max(1, -(-window_frames // chunk))
         self._tokens = list(prompt_tokens)
         self._done = prompt.frames
         self._history = prompt.history.copy()
-        steps = synthesis.solver_steps
-        self._recent = [np.zeros(stage.past_shape(0), np.float16) for _ in range(steps)]
+        self._recent = RecentPast(
+            stage.past_shape,
+            steps=synthesis.solver_steps,
+            chunk=chunk,
+            most_chunks=None if window is None else pinned + window,
+            pinned_chunks=pinned,
+            memory=stage.memory,
+        )
         self._ended = False
 
     def push(self, tokens: Sequence[int]) -> Floats:
@@ -183,7 +191,9 @@ class BundleFlowStream:
                 f"{prompt_frames} of the prompt",
                 "give a longer text",
             )
-        return self.compute(frames)
+        mel = self.compute(frames)
+        self._recent.close()
+        return mel
 
     def compute(self, end: int) -> Floats:
         """The mel up to frame `end`, without the prompt's part."""
@@ -197,7 +207,7 @@ class BundleFlowStream:
 
     def past(self) -> PromptPast:
         """All that was computed, as the prompt of other streams; only without a window."""
-        attended = np.concatenate([self._prompt.attended, np.stack(self._recent)], axis=5)
+        attended = np.concatenate([self._prompt.attended, self._recent.all()], axis=5)
         return PromptPast(self._done, attended, self._history)
 
     def _chunk(self, frames: int) -> Floats:
@@ -210,6 +220,8 @@ class BundleFlowStream:
         cond[:, : known.shape[1]] = known
         noise = flow_noise(start + frames, len(mu), synthesis.max_frames)[:, start:]
         steps = iter(range(synthesis.solver_steps))
+        chunk = synthesis.chunk_frames
+        number = (start - self._prompt.frames) // chunk
 
         def velocity(
             x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
@@ -223,9 +235,10 @@ class BundleFlowStream:
                 position=start,
                 history=self._history[step],
                 prompt=self._prompt.attended[step],
-                recent=self._recent[step],
+                recent=self._recent.of(step),
             )
-            self._remember(step, fresh)
+            if frames == chunk:  # the last of a stream is not whole, and nothing follows it
+                self._recent.add(step, number, fresh)
             return result
 
         mel = solve(velocity, noise, mu, cond, speaker, preset=synthesis.solver)
@@ -243,23 +256,6 @@ class BundleFlowStream:
         mu, speaker = stage.encoder.encode(tokens, self._embedding, finalize=finalize)
         skipped = start - audio.frames_of(first)
         return mu[:, skipped : skipped + end - start], speaker
-
-    def _remember(self, step: int, fresh: Sequence[Halves]) -> None:
-        """Keep a chunk's keys and values; the oldest of a full window makes room for it."""
-        recent, frames = self._recent[step], fresh[0].shape[2]
-        chunk = self._stage.synthesis.chunk_frames
-        if frames < chunk:  # the last of the stream
-            return
-        number = (self._done - self._prompt.frames) // chunk
-        place = number
-        if self._window is not None and number >= self._pinned + self._window:
-            place = self._pinned + (number - self._pinned) % self._window
-        else:
-            longer = np.empty(self._stage.past_shape((number + 1) * chunk), np.float16)
-            longer[..., : number * chunk, :] = recent
-            self._recent[step] = recent = longer
-        for index, part in enumerate(fresh):
-            recent[divmod(index, _PARTS)][..., place * chunk : (place + 1) * chunk, :] = part
 
 
 def window_frames(seconds: float | None, audio: Audio) -> int | None:

@@ -146,8 +146,28 @@ def test_what_a_stream_keeps_is_bounded_by_its_window(stages: BundleStages) -> N
     kept = []
     for start in range(0, 250, 25):
         stream.push(speech(250)[start : start + 25])
-        kept.append(sum(past.nbytes for past in stream._recent))
+        kept.append(stream._recent.all().nbytes)
     assert len(set(kept[4:])) == 1
+
+
+def test_the_memory_of_an_ended_stream_serves_the_next_one(stages: BundleStages) -> None:
+    voice = a_voice(30)
+    memory = stages._flow_stream().memory
+    want = joined(stages.flow_stream(**voice, window_seconds=2), speech(120), [])
+    (kept,) = memory._free
+    for array in kept:
+        array.fill(np.nan)  # a read of what was never written shows
+    assert np.array_equal(
+        joined(stages.flow_stream(**voice, window_seconds=2), speech(120), [30]), want
+    )
+    dropped = stages.flow_stream(**voice, window_seconds=2)
+    dropped.push(speech(60))
+    assert not memory._free
+    others = [stages.flow_stream(**voice, window_seconds=2) for _ in range(2)]
+    results = [np.concatenate([o.push(speech(120)), o.finish()], axis=1) for o in others]
+    assert all(np.array_equal(result, want) for result in results)
+    del dropped
+    assert len(memory._free) == 1
 
 
 def test_a_prompt_is_computed_once_and_shared(
