@@ -5,10 +5,15 @@ python -m tools.write_cli_reference > docs/cli.md
 
 from __future__ import annotations
 
+import re
+
 import typer.main
 from typer.testing import CliRunner
 
 from cosyvoice_cpu.cli import app
+from cosyvoice_cpu.cli.options import ENVIRONMENT_PREFIX
+from cosyvoice_cpu.runtime.onnxruntime_engine import PREPACK_VARIABLE
+from cosyvoice_cpu.system.cache_folder import CACHE_VARIABLE
 
 _INTRODUCTION = """# Command-line reference
 
@@ -17,11 +22,20 @@ Made from the help texts by `python -m tools.write_cli_reference > docs/cli.md`;
 Results go to stdout, progress and messages to stderr; `--json` prints one JSON object on stdout.
 Every option has an environment variable, named beside it: `COSYVOICE_CPU_<COMMAND>_<OPTION>`,
 without the command where an option means the same in all (`COSYVOICE_CPU_THREADS`, `_BUNDLE`,
-`_SPEAKERS`). `COSYVOICE_CPU_CACHE` moves the cache folder; `NO_COLOR` is respected.
+`_SPEAKERS`); [the table of all](#environment-variables) is at the end. `NO_COLOR` is respected.
 
 `rtf` and `seconds_total` of `synth --json` are the time of the whole call that speaks, from text to
 samples, the opening of the graphs included; loading the program and checking the bundle are not.
 """
+
+
+_VARIABLE = re.compile(r"\[env var: ([A-Z_0-9]+)")
+_OF_NO_OPTION = (
+    "| variable | commands | meaning |",
+    "|---|---|---|",
+    f"| `{CACHE_VARIABLE}` | all | The cache folder; by default the platform's. |",
+    f"| `{PREPACK_VARIABLE}` | all | 1 keeps repacked copies of float weights in memory. |",
+)
 
 
 def reference() -> str:
@@ -29,7 +43,31 @@ def reference() -> str:
     parts = [_INTRODUCTION, _section("cosyvoice-cpu", [])]
     for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
         parts.append(_section(f"cosyvoice-cpu {name}", [name]))
-    return "\n".join(parts)
+    return "\n".join([*parts, _environment()])
+
+
+def _environment() -> str:
+    """The table of variables, those of no option first."""
+    commands: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        context = command.make_context(
+            name,
+            [],
+            resilient_parsing=True,
+            auto_envvar_prefix=f"{ENVIRONMENT_PREFIX}_{name.upper().replace('-', '_')}",
+        )
+        for option in command.params:
+            record = option.get_help_record(context)
+            found = _VARIABLE.search(record[1]) if record else None
+            if record and found:
+                commands.setdefault(found[1], []).append(name)
+                texts[found[1]] = record[1][: found.start()].strip().replace("|", "\\|")
+    rows = [
+        f"| `{variable}` | {', '.join(commands[variable])} | {texts[variable]} |"
+        for variable in sorted(commands)
+    ]
+    return "\n".join(["## Environment variables\n", *_OF_NO_OPTION, *rows]) + "\n"
 
 
 def _section(title: str, command: list[str]) -> str:

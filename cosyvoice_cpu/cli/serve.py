@@ -29,6 +29,13 @@ def serve(
         int, typer.Option(metavar="N", help="Texts that are spoken at the same time.")
     ] = 1,
     threads: ThreadsOption = None,
+    cpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Processors to run on, as 0-3,8; or `performance` for the fast kind of cores.",
+        ),
+    ] = None,
     queue: Annotated[
         int, typer.Option(metavar="N", help="Requests that may wait; one more gets status 429.")
     ] = 8,
@@ -84,6 +91,7 @@ def serve(
     from cosyvoice_cpu.errors import library_error
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, speaker_from_clip
+    from cosyvoice_cpu.system.affinity import shown_cpus, use_cpus
     from cosyvoice_cpu.system.threads import resolve_threads
 
     try:
@@ -110,6 +118,8 @@ def serve(
         log_text=log_text,
     )
     settings.check()
+    if cpus is not None:
+        note(f"running on processors {shown_cpus(use_cpus(cpus))}")
     each = resolve_threads(threads) if threads else max(1, resolve_threads() // workers)
     stages = BundleStages.load(chosen_bundle(bundle), each, trust=trust)
     folders = speaker_folders(stages.bundle, speakers)
