@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
+from cosyvoice_cpu.cli.options import JsonOption, StreamWorkersOption, ThreadsOption
 
 if TYPE_CHECKING:
     from cosyvoice_cpu.evaluation.bench.engines import EngineSpec
@@ -53,6 +53,7 @@ def bench(
         bool,
         typer.Option("--stream", help="Measure streams beside whole speech; bundles only."),
     ] = False,
+    workers: StreamWorkersOption = None,
     no_loading: Annotated[
         bool, typer.Option("--no-loading", help="Don't measure loading, cold and warm.")
     ] = False,
@@ -92,6 +93,7 @@ def bench(
         write_files,
     )
     from cosyvoice_cpu.evaluation.bench.workload import Workload
+    from cosyvoice_cpu.synthesis.streaming import stream_workers
     from cosyvoice_cpu.system.machine import describe_machine
     from cosyvoice_cpu.system.threads import resolve_threads
 
@@ -111,7 +113,7 @@ def bench(
         names = rows.split(",") if rows else default_rows(checkpoint, given)
         specs = inputs.rows(names, checkpoint) + bundle_specs(given)
         if stream:
-            _bench_streams(specs, workload, count, repeat, json)
+            _bench_streams(specs, workload, count, stream_workers(workers), repeat, json)
             return
         result = library.run_bench(
             specs,
@@ -142,13 +144,12 @@ def bench(
 
 
 def _bench_streams(
-    specs: list[EngineSpec], workload: Workload, threads: int, repeat: int, json: bool
+    specs: list[EngineSpec], workload: Workload, threads: int, workers: int, repeat: int, json: bool
 ) -> None:
     """Raises: UsageError if a row is no bundle."""
     from cosyvoice_cpu.cli.messages import note, print_json
     from cosyvoice_cpu.errors import UsageError
     from cosyvoice_cpu.evaluation.bench.streams import as_json, markdown, run_stream_bench
-    from cosyvoice_cpu.synthesis.streaming import stream_workers
     from cosyvoice_cpu.system.machine import describe_machine
 
     if any(spec.kind != "bundle" for spec in specs):
@@ -156,7 +157,7 @@ def _bench_streams(
     rows = run_stream_bench(
         *(specs, workload),
         threads=threads,
-        workers=stream_workers(None),
+        workers=workers,
         repeat=repeat,
         notify=note,
     )

@@ -36,3 +36,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 TrustOption = Annotated[
     bool, typer.Option("--trust", help="Don't compare the bundle's files with their digests.")
 ]
+
+StreamWorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        "--stream-workers",
+        metavar="N",
+        help="Threads that share the stages of a stream, 0 to 3; by default 1.",
+    ),
+]

@@ -7,12 +7,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cosyvoice_cpu.cli.options import JsonOption, SpeakersOption, ThreadsOption, TrustOption
+from cosyvoice_cpu.cli.options import (
+    JsonOption,
+    SpeakersOption,
+    StreamWorkersOption,
+    ThreadsOption,
+    TrustOption,
+)
 
 if TYPE_CHECKING:
     from cosyvoice_cpu.frontend.clip import Clip
@@ -128,6 +135,7 @@ def synth(
             "--stream", help="Give sound out as it is made; attention ends with each second."
         ),
     ] = False,
+    workers: StreamWorkersOption = None,
     play: Annotated[
         bool,
         typer.Option("--play", help="Play it as it is made (extra play); needs no --output."),
@@ -150,6 +158,7 @@ def synth(
     from cosyvoice_cpu.cli.playback import player
     from cosyvoice_cpu.cli.shown_text import print_text
     from cosyvoice_cpu.cli.text_input import text_to_speak
+    from cosyvoice_cpu.errors import UsageError
     from cosyvoice_cpu.frontend.characters import check_characters
     from cosyvoice_cpu.frontend.clip import read_clip
     from cosyvoice_cpu.frontend.language import check_language
@@ -159,6 +168,7 @@ def synth(
     from cosyvoice_cpu.synthesis.audio_files import check_format, format_of
     from cosyvoice_cpu.synthesis.delivery import Delivery
     from cosyvoice_cpu.synthesis.report import Report
+    from cosyvoice_cpu.synthesis.streaming import stream_workers
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, check_request
     from cosyvoice_cpu.system.memory import own_peak_mb
     from cosyvoice_cpu.system.threads import resolve_threads
@@ -169,6 +179,9 @@ def synth(
         if rate is not None:
             check_format(encoding, rate)
     _check_options(speaker, audio, transcript)
+    if workers is not None and not stream:
+        raise UsageError("--stream-workers is about --stream", "add --stream")
+    stream_workers(workers)
     check_language(language)
     if lexicon is not None:
         Lexicon.load(lexicon)  # its marks are checked when the model is known
@@ -208,7 +221,7 @@ def synth(
     reports: list[Report] = []
     sample_rate = rate or synthesizer.sample_rate
     with progress_bar() as bar:
-        speak = synthesizer.stream if stream else synthesizer.pieces
+        speak = partial(synthesizer.stream, workers=workers) if stream else synthesizer.pieces
         pieces = speak(
             words,
             voice,

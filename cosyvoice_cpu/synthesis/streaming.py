@@ -229,12 +229,14 @@ class _Run:
 
 
 def stream_workers(workers: int | None) -> int:
-    """The number of threads that a stream computes in; None for what suits this machine.
+    """The number of threads that a stream computes in; None for what suits most machines.
 
-    Raises: UsageError outside 0 to 3.
+    One, since each kernel uses all cores already: on two cores at full size the first sound came
+    after half the time that two threads took, where the speech LM runs ahead of what is waited
+    for, and the whole stream was 9 % faster (docs/decisions.md). Raises: UsageError outside 0 to 3.
     """
     if workers is None:
-        return 2
+        return 1
     if workers not in (0, 1, 2, 3):
         raise UsageError(f"{workers} threads can't share a stream's stages", "give 0 to 3")
     return workers

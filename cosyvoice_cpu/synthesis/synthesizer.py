@@ -200,7 +200,7 @@ class Synthesizer:
         """Sound as it is made: the first as soon as it is final, then about a second at a time.
 
         Joined, the audio is that of `speak(..., streaming=True)`. It is computed in `workers`
-        threads (1 to 3, None for what suits this machine), a few seconds ahead of who reads it;
+        threads (1 to 3, None for one), a few seconds ahead of who reads it;
         0 computes in the thread that reads, block by block as they are asked for.
         Closing the stream, or dropping it, ends the work. Errors are raised like by `pieces`.
         """
