@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from cosyvoice_cpu.system.machine import Machine
 
 
-def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
+def doctor(
+    json: JsonOption = False,
+    threads: ThreadsOption = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Say too what this machine can carry as a server.")
+    ] = False,
+) -> None:
     """Say what this machine can do, what would be slow and why, and predict speed and memory.
 
     Example: cosyvoice-cpu doctor
@@ -25,6 +31,7 @@ def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
     from cosyvoice_cpu.evaluation.bench.roofline import RECIPES, predict
     from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
     from cosyvoice_cpu.evaluation.doctor import check_machine
+    from cosyvoice_cpu.evaluation.serving_capacity import check_serving, open_files_limit
     from cosyvoice_cpu.generations.cosyvoice3 import COSYVOICE3
     from cosyvoice_cpu.system.machine import describe_machine, gigabytes
     from cosyvoice_cpu.system.threads import resolve_threads
@@ -36,6 +43,8 @@ def doctor(json: JsonOption = False, threads: ThreadsOption = None) -> None:
     peak = measure_peak_throughput(count)
     predictions = [predict(recipe, FULL, request, peak) for recipe in RECIPES]
     checks = check_machine(machine, peak, predictions)
+    if serve:
+        checks += check_serving(machine, predictions, open_files_limit())
     if json:
         print_json(
             {
