@@ -18,7 +18,10 @@ from typing import Any, BinaryIO
 from cosyvoice_cpu.bundle.strict_json import parse_json
 
 METADATA = "__metadata__"  # the format's own name for it
-_MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+# The format allows 100 MB, of which a reader makes a gigabyte of objects. A model's has 0.1 MB.
+_MAX_HEADER_BYTES = 10_000_000
+_MOST_TENSORS = 20_000
+_MOST_BITS = 1 << 63  # that NumPy can address, also where another axis is 0
 _MOST_AXES = 64
 _BITS = {  # of a number of each type that the format knows
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
@@ -62,6 +65,8 @@ def parse_header(file: BinaryIO, size: int) -> Header:
     metadata = entries.pop(METADATA, {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ValueError("its metadata are no table of texts")
+    if len(entries) > _MOST_TENSORS:
+        raise ValueError(f"it has {len(entries)} tensors, more than {_MOST_TENSORS}")
     data = size - 8 - length
     _check_places([_place(name, entry, data) for name, entry in entries.items()], data)
     return Header(entries, metadata, 8 + length)
@@ -81,6 +86,8 @@ def _place(name: str, entry: Any, size: int) -> tuple[int, int, str]:
         raise ValueError(f"the tensor {name!r:.200} is of the unknown type {entry['dtype']!r:.80}")
     if not isinstance(shape, list) or any(type(n) is not int or n < 0 for n in shape):
         raise ValueError(f"the tensor {name!r:.200} has no shape")
+    if math.prod(max(n, 1) for n in shape[:_MOST_AXES]) * bits >= _MOST_BITS:
+        raise ValueError(f"the tensor {name!r:.200} has an axis that can't be")
     if len(shape) > _MOST_AXES or math.prod(shape) * bits != (place[1] - place[0]) * 8:
         raise ValueError(f"the tensor {name!r:.200} has a place of another size than its shape")
     return place[0], place[1], name

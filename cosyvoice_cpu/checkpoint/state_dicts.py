@@ -71,14 +71,21 @@ def _unwrapped(state: dict[str, Any]) -> dict[str, Any]:
 
     Sources: DeepSpeed runtime/engine.py, `save_checkpoint`; PyTorch nn/parallel/distributed.py.
     """
-    for name in _WRAPPERS:
-        inner = state.get(name)
-        if isinstance(inner, dict) and all(isinstance(key, str) for key in inner):
-            return _unwrapped(inner)
+    while (inner := _inside(state)) is not None:
+        state = inner
     prefixed = [key for key, value in state.items() if not isinstance(value, (int, float, str))]
     if prefixed and all(key.startswith(_PARALLEL) for key in prefixed):
         return {key.removeprefix(_PARALLEL): value for key, value in state.items()}
     return state
+
+
+def _inside(state: dict[str, Any]) -> dict[str, Any] | None:
+    """What a trainer wrapped; None if nothing is wrapped."""
+    for name in _WRAPPERS:
+        inner = state.get(name)
+        if isinstance(inner, dict) and all(isinstance(key, str) for key in inner):
+            return inner
+    return None
 
 
 def _require_own_numbers(path: Path, tensors: Mapping[str, Tensor]) -> None:

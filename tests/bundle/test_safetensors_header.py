@@ -28,6 +28,15 @@ def with_header(change: Callable[[str], str]) -> bytes:
     return len(header).to_bytes(8, "little") + header + content[8 + size :]
 
 
+def many_tensors(count: int) -> bytes:
+    """A file of so many bytes, a tensor each."""
+    entries = {
+        f"t{i}": {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(count)
+    }
+    text = json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(count)
+
+
 def test_the_header_says_where_each_tensor_lies(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     path.write_bytes(save(TENSORS, {"format": "x"}))
@@ -60,6 +69,9 @@ def test_the_header_says_where_each_tensor_lies(tmp_path: Path) -> None:
         (with_header(lambda h: h.replace("[2,3]", "[1e400]")), "'a' has no shape"),
         (with_header(lambda h: h.replace("[2,3]", '"23"')), "'a' has no shape"),
         (with_header(lambda h: h.replace("[2,3]", "[" + "1," * 99 + "6]")), "of another size"),
+        (with_header(lambda h: h.replace("[0]", f"[0,{2**62}]")), "'b' has an axis that can't be"),
+        (many_tensors(20_001), "it has 20001 tensors, more than 20000"),
+        (many_tensors(200_000), "its header is too long"),
         (with_header(lambda h: h.replace('"F32"', '"F31"')), "of the unknown type 'F31'"),
         (with_header(lambda h: h.replace('"F32"', "[1]")), "of the unknown type [1]"),
         (with_header(lambda h: h.replace('"F32"', '"F32","x":1')), "not exactly type, shape"),

@@ -143,6 +143,16 @@ def test_a_wrapper_without_the_tensors_is_refused(tmp_path):
     assert "unexpected other" in refusal(save(tmp_path, {"other": STATE}))
 
 
+def test_wrappers_around_wrappers_without_end_are_taken_off(tmp_path):
+    depth = 50_000
+    path = tmp_path / "a.pt"
+    program = b"\x80\x02" + b"}X\x05\0\0\0model" * depth + b"}" + b"s" * depth + b"."
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", program)
+        archive.writestr("a/version", "3")
+    assert "missing a.weight, a.bias" in refusal(path)
+
+
 def test_expected_tensors_that_share_their_numbers_are_refused(tmp_path):
     numbers = torch.ones(1 << 16)
     path = save(tmp_path, {name: numbers for name in "abc"})
