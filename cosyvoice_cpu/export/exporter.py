@@ -62,8 +62,7 @@ def export_checkpoint(
         max_frames=round(max_seconds * frame_rate),
         threads=threads,
     )
-    needed = sum(checkpoint.path(file).stat().st_size for file in checkpoint.files)
-    with BundleWriter(output, overwrite, needed + _GRAPHS_BYTES) as writer:
+    with BundleWriter(output, overwrite, needed_bytes(checkpoint, half=settings.half)) as writer:
         drafts: dict[ComponentName, ComponentDraft] = {}
         progress("speech_lm", 0.0)
         drafts["speech_lm"] = parts.write_speech_lm(checkpoint, writer, settings, progress)
@@ -88,6 +87,17 @@ def export_checkpoint(
         )
         progress("digests", 1.0)
     return manifest
+
+
+def needed_bytes(checkpoint: Checkpoint, *, half: bool) -> int:
+    """What the bundle takes on disk, to be compared with what is free before any work.
+
+    Weights are counted as they lie in the official files, in float32 (a checkpoint that is stored
+    half needs twice as much: its full disk is found when it is full).
+    """
+    sizes = {file: checkpoint.path(file).stat().st_size for file in checkpoint.files}
+    weights = sum(size for file, size in sizes.items() if file.endswith(".pt"))
+    return sum(sizes.values()) - (weights // 2 if half else 0) + _GRAPHS_BYTES
 
 
 def _require_extra() -> None:

@@ -12,9 +12,10 @@ from safetensors.numpy import load_file
 from support.networks_golden import CHECKPOINT, FLOW_PROMPT, ids, relative_error
 from support.networks_golden import stages as reference
 
+from cosyvoice_cpu.checkpoint.folder import open_checkpoint
 from cosyvoice_cpu.errors import CheckpointError, ParityError, UsageError
 from cosyvoice_cpu.export import parity
-from cosyvoice_cpu.export.exporter import export_checkpoint
+from cosyvoice_cpu.export.exporter import export_checkpoint, needed_bytes
 from cosyvoice_cpu.stages import load_bundle
 
 
@@ -57,6 +58,17 @@ def test_wrong_options_are_usage_errors(
     with pytest.raises(UsageError, match=message):
         export_checkpoint(CHECKPOINT, tmp_path / "bundle", front_end=False, **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_disk_is_asked_for_what_the_bundle_takes(half: bool, tmp_path: Path) -> None:
+    export(tmp_path / "b", storage="float16" if half else "float32")
+    taken = sum(path.stat().st_size for path in (tmp_path / "b").rglob("*"))
+    checkpoint = open_checkpoint(CHECKPOINT, front_end=False)
+    assert taken <= needed_bytes(checkpoint, half=half) <= taken + 50_000_000
+    weights = sum(path.stat().st_size for path in CHECKPOINT.glob("*.pt"))
+    saved = needed_bytes(checkpoint, half=False) - needed_bytes(checkpoint, half=True)
+    assert saved == weights // 2
 
 
 def test_float16_storage_halves_the_weights_and_stays_close(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
 WITHOUT_OPTIONS = {"make_probe_graphs", "write_cli_reference"}
-LIBRARIES = {"__init__", "damaged_files", "failures", "fuzzed_readers"}
+LIBRARIES = {"__init__", "browser", "damaged_files", "failures", "fuzzed_readers"}
 
 
 def test_the_readme_lists_every_program_and_no_other() -> None:
