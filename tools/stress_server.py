@@ -233,7 +233,7 @@ def rough(
     requests: int = 300, together: int = 6, seed: int = 0, as_json: JsonOption = False
 ) -> None:
     """Malformed bodies, clients that leave at any moment, slow readers, and good clients."""
-    with started("--queue", "16", "--max-wait", "60") as target:
+    with started("--queue", "16", "--max-wait", "3600") as target:
         _print(as_json, **rough_clients(target, requests, together, seed))
 
 

@@ -308,7 +308,8 @@ def test_a_request_that_takes_too_long_is_ended(
 def test_a_client_that_does_not_read_is_let_go(
     synthesizer: ScriptedSynthesizer, voices: Path
 ) -> None:
-    with serving(synthesizer, [voices], stall_seconds=0.2, max_characters=10**6) as served:
+    rules = {"stall_seconds": 0.2, "max_characters": 10**6, "max_wait": 1e6}
+    with serving(synthesizer, [voices], **rules) as served:
         connection = raw_request(served, "word " * 3000)  # 36 MB: more than all buffers
         assert post(served).status_code == 200  # the worker is free meanwhile
         until(lambda: any("ended" in record for record in served.records()))

@@ -12,7 +12,7 @@ from tools.stress_server import Target, rough_clients
 
 def test_rough_clients_leave_a_server_that_answers(tmp_path: Path) -> None:
     (tmp_path / "anna.safetensors").touch()
-    with serving(ScriptedSynthesizer(), [tmp_path], queue=16) as served:
+    with serving(ScriptedSynthesizer(), [tmp_path], queue=16, max_wait=1e6) as served:
         figures = rough_clients(Target(served.url, psutil.Process()), 24, 4, seed=1)
     assert figures["answers_after_all"]
     outcomes = figures["outcomes"]
