@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
-import os
 import platform
 import random
 import statistics
@@ -61,8 +60,10 @@ class Footprint:
         """Of this process."""
         process = psutil.Process()
         with process.oneshot():
-            handles = process.num_handles if os.name == "nt" else process.num_fds
-            return cls(process.memory_info().rss / 1e6, handles(), process.num_threads())
+            memory = process.memory_info().rss / 1e6
+            if sys.platform == "win32":
+                return cls(memory, process.num_handles(), process.num_threads())
+            return cls(memory, process.num_fds(), process.num_threads())
 
     @classmethod
     def median(cls, seen: Sequence[Footprint]) -> Footprint:
