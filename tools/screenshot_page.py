@@ -6,27 +6,26 @@ python -m tools.screenshot_page http://127.0.0.1:8000 docs/page.png
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from tools.browser import browser
 
 
-def main(
-    url: Annotated[str, typer.Argument(help="Of the server.")],
-    output: Annotated[Path, typer.Argument(help="A PNG file.")],
-) -> None:
+def main() -> None:
     """Write the picture."""
+    parser = argparse.ArgumentParser(prog="python -m tools.screenshot_page")
+    parser.add_argument("url", help="of the server")
+    parser.add_argument("output", type=Path, help="a PNG file")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as profile, browser(Path(profile)) as page:
-        page.open(url)
+        page.open(arguments.url)
         page.until("document.querySelectorAll('#voice option').length")
         page.value("document.getElementById('speak').click()")
         page.until("document.getElementById('status').textContent === 'Done.'")
-        output.write_bytes(page.screenshot())
+        arguments.output.write_bytes(page.screenshot())
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -130,7 +130,7 @@ def write_flow(
         share_of(progress, "flow_estimator", start=0.4),
     )
     stream = paths["stream"][None]
-    errors |= flow_stream_errors(network, config, spec, stream, times, settings.threads)
+    errors |= flow_stream_errors(network, config, spec, stream, times, top, settings.threads)
     settings.require("flow_estimator", errors)
     return {
         "flow_encoder": settings.draft(DYNAMIC, encoder_errors),

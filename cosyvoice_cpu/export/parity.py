@@ -193,13 +193,17 @@ def flow_stream_errors(
     spec: ComponentSpec,
     path: Path,
     times: Floats,
+    positions: int,
     threads: int,
 ) -> dict[str, float]:
-    """Three chunks, the first as the prompt, the last not whole, against all of them at once."""
+    """Chunks against all of them at once: the first as the prompt, a second, a third not whole.
+
+    As far as the graph's `positions` (frames) reach.
+    """
     rng = np.random.default_rng(0)
     estimator, graph = config.flow.estimator, spec.graph("stream")
     chunk = estimator.static_chunk_size
-    frames = 2 * chunk + _PADDING
+    frames = min(2 * chunk + _PADDING, positions)
     mels = [rng.standard_normal((2, estimator.mel_dim, frames)).astype(np.float32) for _ in "xmc"]
     speaker = rng.standard_normal((2, estimator.spk_dim)).astype(np.float32)
     step = len(times) // 2

@@ -129,7 +129,8 @@ def write_weights(
                 array = np.asarray(weight.load(), dtype=weight.dtype, order="C")
                 if array.shape != weight.shape:
                     raise ValueError(f"{name}: shape {array.shape}, announced as {weight.shape}")
-                array.tofile(file)
+                # Not tofile: a Ctrl-C on its way becomes a TypeError about the kind of file.
+                file.write(array.data)
                 # Looked at when it is written: the system maps a file's pages for a copy in half
                 # the time that it takes to map them for a program.
                 if not is_finite(array):
