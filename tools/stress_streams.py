@@ -23,6 +23,7 @@ import psutil
 from cosyvoice_cpu import Synthesizer
 from cosyvoice_cpu.demo import DEMO_BUNDLE
 from cosyvoice_cpu.synthesis.audio import Audio, join
+from cosyvoice_cpu.system.heaps import share_one_heap
 
 _TEXT = "We walked along the river and talked about the summer. " * 4
 _SIDE_BY_SIDE = 4
@@ -37,6 +38,7 @@ def main() -> int:
     parser.add_argument("--cancel", type=int, default=200, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     arguments = parser.parse_args()
+    share_one_heap()
     synthesizer = Synthesizer.load(arguments.bundle, threads=arguments.threads)
     speaker = min(path.stem for path in (arguments.bundle / "speakers").iterdir())
     whole = synthesizer.speak(_TEXT, speaker, streaming=True)

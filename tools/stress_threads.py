@@ -32,6 +32,7 @@ from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
+from cosyvoice_cpu.system.heaps import share_one_heap
 from tools.failures import reports_failures
 
 REQUESTS, THREADS = 1000, 8
@@ -188,6 +189,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=THREADS, help=f"that speak ({THREADS})")
     parser.add_argument("--low-memory", action="store_true", help="one stage open at a time")
     given = parser.parse_args()
+    share_one_heap()
     stages = BundleStages.load(given.bundle, threads=1, low_memory=given.low_memory)
     speakers = list(list_speakers([stages.bundle_path / SPEAKERS_FOLDER]))
     outcome = stress(Synthesizer.of_bundle(stages), TEXTS, speakers, given.requests, given.threads)

@@ -92,6 +92,7 @@ def serve(
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, speaker_from_clip
     from cosyvoice_cpu.system.affinity import shown_cpus, use_cpus
+    from cosyvoice_cpu.system.heaps import share_one_heap
     from cosyvoice_cpu.system.threads import resolve_threads
 
     try:
@@ -118,6 +119,7 @@ def serve(
         log_text=log_text,
     )
     settings.check()
+    share_one_heap()
     if cpus is not None:
         note(f"running on processors {shown_cpus(use_cpus(cpus))}")
     each = resolve_threads(threads) if threads else max(1, resolve_threads() // workers)
