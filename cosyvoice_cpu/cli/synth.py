@@ -154,7 +154,8 @@ def synth(
     import time
 
     from cosyvoice_cpu.cli.bundles import chosen_bundle
-    from cosyvoice_cpu.cli.messages import print_json, progress_bar, warn
+    from cosyvoice_cpu.cli.forecast import Forecast
+    from cosyvoice_cpu.cli.messages import note, print_json, progress_bar, warn
     from cosyvoice_cpu.cli.playback import player
     from cosyvoice_cpu.cli.shown_text import print_text
     from cosyvoice_cpu.cli.text_input import text_to_speak
@@ -164,6 +165,7 @@ def synth(
     from cosyvoice_cpu.frontend.language import check_language
     from cosyvoice_cpu.frontend.lexicon import Lexicon
     from cosyvoice_cpu.frontend.speakers import check_name
+    from cosyvoice_cpu.progress import no_notice
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.audio_files import check_format, format_of
     from cosyvoice_cpu.synthesis.delivery import Delivery
@@ -220,7 +222,13 @@ def synth(
     started = time.perf_counter()
     reports: list[Report] = []
     sample_rate = rate or synthesizer.sample_rate
+    forecast = Forecast(no_notice if sys.stderr.isatty() else note)  # a bar says it
     with progress_bar() as bar:
+
+        def tell(stage: str, done: float, seconds: float) -> None:
+            bar(f"{stage}, {seconds:.0f} s of audio", done)
+            forecast(done, seconds)
+
         speak = partial(synthesizer.stream, workers=workers) if stream else synthesizer.pieces
         pieces = speak(
             words,
@@ -230,7 +238,7 @@ def synth(
             rate=rate,
             loudness=loudness,
             **reading,
-            progress=lambda stage, done, seconds: bar(f"{stage}, {seconds:.0f} s of audio", done),
+            progress=tell,
         )
         with ExitStack() as opened:
             opened.enter_context(closing(pieces))

@@ -32,6 +32,19 @@ def test_a_cached_speaker_is_listed_and_removed(voice: Path) -> None:
     assert run("cache-speaker", voice, "--list").stdout == ""
 
 
+def test_one_clip_gives_one_file_byte_for_byte_whatever_the_process(
+    voice: Path, tmp_path: Path
+) -> None:
+    files = []
+    for seed in "0", "1", "2":
+        folder = tmp_path / seed
+        arguments = ("cache-speaker", voice, "a", "--audio", CLIP, "--transcript", TRANSCRIPT)
+        made = run(*arguments, "--speakers", folder, variables={"PYTHONHASHSEED": seed})
+        assert made.code == 0
+        files.append((folder / "a.safetensors").read_bytes())
+    assert len(set(files)) == 1
+
+
 def test_json_reports_clip_speaker_and_warnings(voice: Path) -> None:
     outcome = run(
         "cache-speaker", voice, "a", "--audio", CLIP, "--transcript", "Only this.", "--json"

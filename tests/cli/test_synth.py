@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
+import threading
 import wave
 from pathlib import Path
 
@@ -453,6 +455,28 @@ def test_audio_reaches_a_pipe_while_the_rest_is_not_made_yet(voice: Path, book: 
     command.communicate()
     assert start[:4] == b"RIFF" and start[4:8] == start[40:44] == b"\xff\xff\xff\xff"
     assert np.frombuffer(start[44:], "<i2").any()
+
+
+def test_how_long_a_book_takes_is_said_behind_its_first_sound(voice: Path, book: Path) -> None:
+    arguments = ["--text-file", book, "--output", "-", "--no-normalize", "--bundle", voice]
+    command = subprocess.Popen(
+        [*PROGRAM, "synth", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    assert command.stdout is not None and command.stderr is not None
+    drain = threading.Thread(target=command.stdout.read)
+    drain.start()
+    line = command.stderr.readline()
+    command.kill()
+    drain.join()
+    command.stderr.close()
+    command.wait()
+    assert re.fullmatch(
+        r"about \d+ (min|h) of audio, which takes about [\d.]+ (s|min|h) and is .* made\n", line
+    )
 
 
 def test_audio_reaches_the_disk_while_the_rest_is_not_made_yet(
