@@ -10,6 +10,9 @@ import typer
 from cosyvoice_cpu.cli.options import JsonOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cosyvoice_cpu.evaluation.bench.kernel_kinds import Kind
     from cosyvoice_cpu.evaluation.bench.profile import GraphTime
 
 
@@ -23,7 +26,7 @@ def profile(
     json: JsonOption = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Show where the time of a request goes, per stage and per operator inside it.
+    """Show where the time of a request goes, per stage, kind of work and operator.
 
     Example: cosyvoice-cpu profile voice/
     """
@@ -41,6 +44,8 @@ def profile(
 
 
 def _print_table(times: list[GraphTime], operators: int) -> None:
+    from cosyvoice_cpu.evaluation.bench.profile import kinds_of_request
+
     total = sum(time.seconds_per_request for time in times)
     typer.echo(f"{'stage':<44}{'calls':>6}{'s/call':>10}{'s/request':>11}{'share':>7}")
     for time in times:
@@ -48,6 +53,7 @@ def _print_table(times: list[GraphTime], operators: int) -> None:
             f"{time.stage:<44}{time.calls:>6g}{time.seconds:>10.4f}"
             f"{time.seconds_per_request:>11.3f}{time.seconds_per_request / total:>7.1%}"
         )
+        typer.echo(f"  {_in_words(time.kinds)}")
         for part in time.operators[:operators]:
             name = f"  {part.operator} ({part.nodes} nodes)"
             seconds = time.calls * part.seconds
@@ -55,3 +61,8 @@ def _print_table(times: list[GraphTime], operators: int) -> None:
                 f"{name:<44}{'':>6}{part.seconds:>10.4f}{seconds:>11.3f}{seconds / total:>7.1%}"
             )
     typer.echo(f"{'all kernels':<44}{'':>16}{total:>11.3f}")
+    typer.echo(f"  {_in_words(kinds_of_request(times))}")
+
+
+def _in_words(kinds: Mapping[Kind, float]) -> str:
+    return ", ".join(f"{kind} {share:.0%}" for kind, share in kinds.items())

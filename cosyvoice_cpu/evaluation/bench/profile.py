@@ -1,4 +1,4 @@
-"""Where the time of one request goes: per graph, and inside a graph per operator.
+"""Where the time of one request goes: per graph, and inside a graph per operator and kind.
 
 ONNX Runtime's own profile of every kernel, of one run per graph after a warm-up; what a request
 calls more often is multiplied. The recording itself costs a few microseconds per kernel, which
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cosyvoice_cpu.bundle.stale_files import scratch_folder
 from cosyvoice_cpu.component_runner import repeatable_call
+from cosyvoice_cpu.evaluation.bench.kernel_kinds import Kind, shares
 from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.graph import Recording
@@ -44,6 +46,18 @@ class GraphTime:
     def seconds_per_request(self) -> float:
         """Of all calls."""
         return self.calls * self.seconds
+
+    @property
+    def kinds(self) -> dict[Kind, float]:
+        """What part of the time is products, attention, elementwise work, moves in memory."""
+        return shares((part.operator, part.seconds) for part in self.operators)
+
+
+def kinds_of_request(times: Sequence[GraphTime]) -> dict[Kind, float]:
+    """The same over all graphs of a request."""
+    return shares(
+        (part.operator, time.calls * part.seconds) for time in times for part in time.operators
+    )
 
 
 def profile_bundle(bundle: Path, workload: Workload, threads: int) -> list[GraphTime]:
@@ -135,6 +149,7 @@ def as_json(times: list[GraphTime]) -> list[dict[str, Any]]:
             "calls": time.calls,
             "seconds_per_call": time.seconds,
             "seconds_per_request": time.seconds_per_request,
+            "shares": time.kinds,
             "operators": [
                 {"operator": o.operator, "nodes": o.nodes, "seconds_per_call": o.seconds}
                 for o in time.operators
