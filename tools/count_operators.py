@@ -1,6 +1,6 @@
-"""What the embedded voice's graphs consist of: operators by kind, and bytes.
+"""What a bundle's graphs consist of: operators by kind, and bytes.
 
-    python -m tools.count_operators > tests/data/operators.json
+    python -m tools.count_operators [BUNDLE] > tests/data/operators.json
 
 Times differ between machines, these numbers don't: a test compares them, so that a change of a
 network that makes its graph longer or larger is seen and meant.
@@ -8,6 +8,7 @@ network that makes its graph longer or larger is seen and meant.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ import onnx
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.demo import DEMO_BUNDLE
 from cosyvoice_cpu.evaluation.bench.kernel_kinds import KINDS, kind_of
+from tools.failures import reports_failures
 
 _SPEAKING = ("speech_lm", "flow_encoder", "flow_estimator", "vocoder")
 
@@ -48,9 +50,12 @@ def _operators(path: Path) -> dict[str, int]:
     return dict(sorted(counted.items(), key=lambda item: (KINDS.index(kind_of(item[0])), item[0])))
 
 
+@reports_failures
 def main() -> int:
-    """Print the counts of the embedded voice as JSON."""
-    json.dump(count_operators(open_bundle(DEMO_BUNDLE)), sys.stdout, indent=1)
+    """Print the counts as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("bundle", type=Path, nargs="?", default=DEMO_BUNDLE, help="or the demo")
+    json.dump(count_operators(open_bundle(parser.parse_args().bundle)), sys.stdout, indent=1)
     print()
     return 0
 
