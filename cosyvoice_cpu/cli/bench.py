@@ -53,6 +53,12 @@ def bench(
         bool,
         typer.Option("--stream", help="Measure streams beside whole speech; bundles only."),
     ] = False,
+    no_whole: Annotated[
+        bool,
+        typer.Option(
+            "--no-whole", help="With --stream: leave out whole speech; memory is a stream's."
+        ),
+    ] = False,
     workers: StreamWorkersOption = None,
     no_loading: Annotated[
         bool, typer.Option("--no-loading", help="Don't measure loading, cold and warm.")
@@ -97,6 +103,8 @@ def bench(
     from cosyvoice_cpu.system.machine import describe_machine
     from cosyvoice_cpu.system.threads import resolve_threads
 
+    if no_whole and not stream:
+        raise UsageError("--no-whole is about --stream", "add --stream")
     if checkpoint and synthetic:
         raise UsageError("--checkpoint and --synthetic exclude each other", "give one of them")
     workload = Workload(seconds, prompt_seconds, decode_tokens, solver_steps)
@@ -113,7 +121,8 @@ def bench(
         names = rows.split(",") if rows else default_rows(checkpoint, given)
         specs = inputs.rows(names, checkpoint) + bundle_specs(given)
         if stream:
-            _bench_streams(specs, workload, count, stream_workers(workers), repeat, json)
+            width = stream_workers(workers)
+            _bench_streams(specs, workload, count, width, repeat, whole=not no_whole, json=json)
             return
         result = library.run_bench(
             specs,
@@ -144,7 +153,14 @@ def bench(
 
 
 def _bench_streams(
-    specs: list[EngineSpec], workload: Workload, threads: int, workers: int, repeat: int, json: bool
+    specs: list[EngineSpec],
+    workload: Workload,
+    threads: int,
+    workers: int,
+    repeat: int,
+    *,
+    whole: bool,
+    json: bool,
 ) -> None:
     """Raises: UsageError if a row is no bundle."""
     from cosyvoice_cpu.cli.messages import note, print_json
@@ -159,6 +175,7 @@ def _bench_streams(
         threads=threads,
         workers=workers,
         repeat=repeat,
+        whole=whole,
         notify=note,
     )
     if json:

@@ -102,9 +102,9 @@ class Commands:
             "vocoder_s": self._timed("waveform", request).seconds,
         }
 
-    def stream(self, workers: int) -> Answer:
-        """The request whole and streamed; see `bench.streams`."""
-        return measure_stream(self._engine.stages, self._request, workers)
+    def stream(self, workers: int, whole: bool) -> Answer:
+        """The request whole, if asked for, and streamed; see `bench.streams`."""
+        return measure_stream(self._engine.stages, self._request, workers, whole=whole)
 
     def _run_all(self, request: Request) -> None:
         for name in CALLS:

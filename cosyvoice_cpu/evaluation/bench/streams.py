@@ -1,6 +1,6 @@
 """`bench --stream`: how soon a stream is heard, whether it keeps up, what it costs beside a whole.
 
-One request in turn whole and streamed, in one process per bundle. The speech LM computes every
+One request in turn whole (unless left out) and streamed, in one process per bundle. The speech LM computes every
 token, but tokens of fixed values are handed on, so that a random model does a trained one's work
 and nothing runs away.
 """
@@ -45,7 +45,7 @@ class StreamRow:
 
     name: str
     seconds_audio: float
-    whole_s: list[float]
+    whole_s: list[float]  # empty where whole speech is left out
     stream_s: list[float]
     first_audio_s: list[float]
     silence_s: list[float]  # that a listener hears who plays from the first sound on
@@ -61,21 +61,24 @@ def run_stream_bench(
     threads: int,
     workers: int,
     repeat: int,
+    whole: bool = True,
     notify: Notify = no_notice,
 ) -> list[StreamRow]:
     """Measure bundles one after the other, each `repeat` times whole and streamed in turn.
 
+    Without `whole` streams alone: memory is then theirs.
     Raises: CosyVoiceError for a bundle that can't be loaded or does not speak.
     """
     rows = []
     for spec in specs:
-        notify(f"{spec.name}: {repeat} requests, whole and streamed")
+        notify(f"{spec.name}: {repeat} requests, {'whole and ' if whole else ''}streamed")
         with BenchProcess(spec, workload, threads) as process:
             process.ask("load")
-            process.ask("stream", workers=workers)  # warm, the prompt computed
-            answers = [process.ask("stream", workers=workers) for _ in range(repeat)]
+            process.ask("stream", workers=workers, whole=whole)  # warm, the prompt computed
+            answers = [process.ask("stream", workers=workers, whole=whole) for _ in range(repeat)]
             memory = process.end()
         figures = {key: [answer[key] for answer in answers] for key in answers[0]}
+        figures.setdefault("whole_s", [])
         rows.append(StreamRow(spec.name, workload.seconds, memory=memory, **figures))
     return rows
 
@@ -102,13 +105,12 @@ def as_json(row: StreamRow) -> dict[str, Any]:
     }
 
 
-def measure_stream(stages: Stages, work: Work, workers: int) -> dict[str, float]:
-    """One request whole, then streamed; the fields of a `StreamRow`."""
+def measure_stream(
+    stages: Stages, work: Work, workers: int, *, whole: bool = True
+) -> dict[str, float]:
+    """One request whole (unless left out), then streamed; the fields of a `StreamRow`."""
     pipeline = Pipeline(_FixedSpeech(stages, work), lambda text: work.utterance.text_ids)
-    started = time.perf_counter()
-    for _ in pipeline.speak(_request(work)):
-        pass
-    whole = time.perf_counter() - started
+    figures = {"whole_s": _speak_whole(pipeline, work)} if whole else {}
     request = _request(work)
     first = played_until = 0.0
     silence = 0.0
@@ -119,14 +121,20 @@ def measure_stream(stages: Stages, work: Work, workers: int) -> dict[str, float]
         played_until = max(played_until, now) + block.seconds
     seconds = time.perf_counter() - request.started
     chunks = _chunk_seconds(stages, work)
-    return {
-        "whole_s": whole,
+    return figures | {
         "stream_s": seconds,
         "first_audio_s": first,
         "silence_s": silence,
         "chunk_s": statistics.median(chunks),
         "last_over_second": chunks[-1] / chunks[min(1, len(chunks) - 1)],
     }
+
+
+def _speak_whole(pipeline: Pipeline, work: Work) -> float:
+    started = time.perf_counter()
+    for _ in pipeline.speak(_request(work)):
+        pass
+    return time.perf_counter() - started
 
 
 def _chunk_seconds(stages: Stages, work: Work) -> list[float]:
@@ -183,7 +191,7 @@ def _request(work: Work) -> Request:
 
 
 def _cells(row: StreamRow) -> list[str]:
-    ratios = [s / w for s, w in zip(row.stream_s, row.whole_s, strict=True)]
+    ratios = [s / w for s, w in zip(row.stream_s, row.whole_s, strict=False)]
     late = sorted(row.first_audio_s)[max(0, -(-95 * len(row.first_audio_s) // 100) - 1)]
     return [
         row.name,
@@ -200,4 +208,6 @@ def _cells(row: StreamRow) -> list[str]:
 
 
 def _median(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
     return f"{statistics.median(values):.2f} ({min(values):.2f})"

@@ -26,6 +26,21 @@ def test_a_stream_is_measured_beside_the_whole(tiny_bundle: Path) -> None:
     assert tiny_bundle.name in table[-1]
 
 
+def test_a_stream_alone_has_no_figures_of_whole_speech(tiny_bundle: Path) -> None:
+    specs, workload = bundle_specs([tiny_bundle]), Workload(2.0, 1.0)
+    (row,) = run_stream_bench(specs, workload, threads=1, workers=1, repeat=1, whole=False)
+    assert row.whole_s == [] and len(row.stream_s) == 1
+    assert [cell.strip() for cell in markdown([row]).splitlines()[-1].split("|")][2:5:2] == [
+        "–"
+    ] * 2
+
+
+def test_leaving_out_whole_speech_is_about_streams(tiny_bundle: Path) -> None:
+    outcome = run("bench", tiny_bundle, "--no-whole")
+    assert outcome.code == 2
+    assert "--no-whole is about --stream" in outcome.stderr
+
+
 def test_the_command_prints_a_table_or_json(tiny_bundle: Path) -> None:
     arguments = ("bench", tiny_bundle, "--stream", "--seconds", "2", "--prompt-seconds", "1")
     outcome = run(*arguments, "--repeat", "1", "--threads", "1", "--json")
