@@ -1,8 +1,8 @@
 """`bench --stream`: how soon a stream is heard, whether it keeps up, what it costs beside a whole.
 
-One request in turn whole (unless left out) and streamed, in one process per bundle. The speech LM computes every
-token, but tokens of fixed values are handed on, so that a random model does a trained one's work
-and nothing runs away.
+One request in turn whole (unless left out) and streamed, in one process per bundle. The speech LM
+computes every token, but tokens of fixed values are handed on, so that a random model does a
+trained one's work and nothing runs away.
 """
 
 from __future__ import annotations
