@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from cosyvoice_cpu.cli import app
 from cosyvoice_cpu.cli.options import ENVIRONMENT_PREFIX
 from cosyvoice_cpu.runtime.onnxruntime_engine import PREPACK_VARIABLE
+from cosyvoice_cpu.runtime.prepacked_graphs import MOST_VARIABLE
 from cosyvoice_cpu.system.cache_folder import CACHE_VARIABLE
 
 _INTRODUCTION = """# Command-line reference
@@ -35,6 +36,8 @@ _OF_NO_OPTION = (
     "|---|---|---|",
     f"| `{CACHE_VARIABLE}` | all | The cache folder; by default the platform's. |",
     f"| `{PREPACK_VARIABLE}` | all | 1 keeps repacked copies of float weights in memory. |",
+    f"| `{MOST_VARIABLE}` | all | Gigabytes that repacked integer weights may take in the cache"
+    " folder; 5 by default, 0 keeps none there. |",
 )
 
 

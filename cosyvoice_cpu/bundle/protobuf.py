@@ -12,6 +12,8 @@ import mmap
 from collections.abc import Container, Iterator
 from typing import Final, NamedTuple
 
+Content = mmap.mmap | bytes
+
 _VARINT: Final = 0
 _FIXED64: Final = 1
 _BYTES: Final = 2
@@ -32,9 +34,7 @@ class Field(NamedTuple):
     high: int
 
 
-def read_fields(
-    content: mmap.mmap, start: int, end: int, wanted: Container[int]
-) -> Iterator[Field]:
+def read_fields(content: Content, start: int, end: int, wanted: Container[int]) -> Iterator[Field]:
     """Each field of the message in `content[start:end]` whose number is wanted.
 
     Raises: MalformedError, also for what is wrong with the other fields' frames.
@@ -79,7 +79,7 @@ def expect_message(field: Field) -> None:
         raise MalformedError(f"field {field.number} is not a message")
 
 
-def as_text(content: mmap.mmap, field: Field) -> str:
+def as_text(content: Content, field: Field) -> str:
     """The field as a string. Raises: MalformedError if it is none, or longer than a name can be."""
     if field.wire_type != _BYTES or field.high - field.low > _LONGEST_TEXT:
         raise MalformedError(f"field {field.number} is not a short string")
@@ -96,7 +96,7 @@ def as_number(field: Field) -> int:
     return field.low
 
 
-def as_numbers(content: mmap.mmap, field: Field) -> list[int]:
+def as_numbers(content: Content, field: Field) -> list[int]:
     """The numbers of one field of a repeated number: one alone, or many packed."""
     if field.wire_type != _BYTES:
         return [as_number(field)]
@@ -107,7 +107,7 @@ def as_numbers(content: mmap.mmap, field: Field) -> list[int]:
     return numbers
 
 
-def _varint(content: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+def _varint(content: Content, position: int, end: int) -> tuple[int, int]:
     """A number in base 128, lowest digit first, and the position behind it."""
     value = 0
     for shift in range(0, 64, 7):

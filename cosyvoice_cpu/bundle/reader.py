@@ -41,6 +41,8 @@ class Bundle:
     manifest: Manifest
     # None for one that is being made: its files are still to change.
     loaded: LoadedFiles | None = field(default=None, kw_only=True, compare=False, repr=False)
+    # Whether its files have the digests of the manifest.
+    checked: bool = field(default=False, kw_only=True, compare=False, repr=False)
 
     def component(self, name: ComponentName) -> Component:
         """The manifest's entry of a component. Raises: BundleError if the bundle has none."""
@@ -104,7 +106,8 @@ def open_bundle(path: Path, *, trust: bool = False, recheck: bool = False) -> Bu
     digests = {
         entry.path: entry.sha256 for part in manifest.components.values() for entry in part.files
     }
-    return Bundle(root, manifest, loaded=LoadedFiles(root, states_of(statuses, digests)))
+    loaded = LoadedFiles(root, states_of(statuses, digests))
+    return Bundle(root, manifest, loaded=loaded, checked=not trust)
 
 
 def read_manifest(bundle: Path) -> Manifest:

@@ -50,17 +50,19 @@ class BundleStages(ComposedStages):
         low_memory: bool = False,
         engines: Engines | None = None,
         recording: Recording | None = None,
+        keep_prepacked: bool = False,
     ) -> None:
         """With `low_memory` only the graphs of stages in use stay open: one, or one per thread.
 
         `engines` take the place of the manifest's for single components. Graphs opened for
-        `recording` write down what their kernels take.
+        `recording` write down what their kernels take. With `keep_prepacked` weights as kernels
+        want them are looked for, and kept, in the user's cache (`runtime.prepacked_graphs`).
         """
         self.bundle = bundle
         self.threads = threads
         self.low_memory = low_memory
         self._engines = engines
-        self._options = EngineOptions(threads, low_memory, recording)
+        self._options = EngineOptions(threads, low_memory, recording, keep_prepacked)
         self._open: dict[str, Any] = {}  # what was opened, by component or part of one
         # Also what was released while a thread is still using it: opened again, it would be there
         # twice.
@@ -85,8 +87,14 @@ class BundleStages(ComposedStages):
 
         Raises: BundleError, ManifestError.
         """
-        bundle = open_bundle(path, trust=trust)
-        return cls(bundle, threads, low_memory=low_memory, engines=engines, recording=recording)
+        return cls(
+            open_bundle(path, trust=trust),
+            threads,
+            low_memory=low_memory,
+            engines=engines,
+            recording=recording,
+            keep_prepacked=True,
+        )
 
     @property
     def manifest(self) -> Manifest:

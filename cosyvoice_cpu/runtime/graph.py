@@ -141,6 +141,7 @@ class EngineOptions:
     threads: int = 1
     low_memory: bool = False  # rather slower than weights in memory twice
     recording: Recording | None = None  # for an engine that can time its kernels
+    keep_prepacked: bool = False  # what an engine makes of the weights may go to the user's cache
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 Float weights stay where they are: without prepacking ONNX Runtime reads them from the mapped file,
 so all sizes of a ladder, all sessions and all processes share one copy, and a session opens in
 milliseconds. Integer weights are a quarter of the size and gain more from the kernel's own layout,
-so they are repacked, and their ladder keeps one size open, or up to three that threads use at the
-same time. `COSYVOICE_CPU_PREPACK=1` repacks everything (`docs/performance.md` has the figures of
-both).
+so they are repacked, once: the result is kept in the user's cache and mapped from there
+(`runtime.prepacked_graphs`). Where it can't be kept, each session repacks for itself, and a ladder
+keeps one size open, or up to three that threads use at the same time. `COSYVOICE_CPU_PREPACK=1`
+repacks everything (`docs/performance.md` has the figures of both).
 
 Activations come from one arena that all sessions of the process share: stages and sizes take turns,
 so its size is that of the largest, not of their sum (three flow and two vocoder sizes open at full
@@ -14,9 +15,10 @@ size: 200 MB instead of 531 MB).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +31,16 @@ from cosyvoice_cpu.errors import BundleError, first_line
 from cosyvoice_cpu.generations import TensorSpec
 from cosyvoice_cpu.generations.components import Arrays
 from cosyvoice_cpu.runtime.graph import BoundGraph, Engine, EngineOptions, Graph, GraphSource
+from cosyvoice_cpu.runtime.prepacked_graphs import PrepackedGraphs
+
+log = logging.getLogger(__name__)
 
 PREPACK_VARIABLE = "COSYVOICE_CPU_PREPACK"
 _INTEGER_PRECISIONS = ("int8", "int4")
 _ERROR_LEVEL = 3  # ONNX Runtime's severity; its warnings are about things that users can't change
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+_NAME_AND_VERSION = f"onnxruntime {ort.__version__}"
+_SMALLEST_SHARED = 1 << 12  # bytes; smaller tensors stay in the graph
 _DTYPES = {"float": "float32", "double": "float64"}  # others are called as in NumPy
 
 
@@ -52,6 +59,8 @@ class OnnxRuntimeGraph(Graph):
     def open(cls, source: GraphSource, options: EngineOptions) -> OnnxRuntimeGraph:
         """Raises: BundleError if the bundle lists no such file or ONNX Runtime refuses it."""
         integer = source.precision.startswith(_INTEGER_PRECISIONS)
+        if integer and (kept := _open_kept(source, options)) is not None:
+            return cls(kept)
         # Without a ladder the copy is one; with one, each size would have its own.
         prepack = integer and not (options.low_memory and source.spec.ladder)
         session = open_session(
@@ -121,6 +130,34 @@ class _Binding:
 
 
 ENGINE = Engine(OnnxRuntimeGraph.open)
+
+
+def _open_kept(source: GraphSource, options: EngineOptions) -> Any | None:
+    """A session on the prepacked graph in the user's cache, made if need be; None without one."""
+    if not (options.keep_prepacked and source.bundle.checked) or options.recording:
+        return None
+    kept = PrepackedGraphs(source.bundle.component(source.component), _NAME_AND_VERSION)
+    path = kept.make(source.path.name, partial(_save_prepacked, source.path))
+    if path is None:
+        return None
+    try:
+        return open_session(path, options.threads, prepack=True, rewrite=False)
+    except BundleError as error:  # dropped meanwhile by another process
+        log.info("%s", error.what)
+        return None
+
+
+def _save_prepacked(graph: Path, path: Path, weights_name: str) -> None:
+    """Write `graph` as ONNX Runtime rewrites it, with its weights packed, beside it by name."""
+    options = session_options(1)
+    options.optimized_model_filepath = str(path)
+    for entry, value in {
+        "session.save_external_prepacked_constant_initializers": "1",
+        "session.optimized_model_external_initializers_file_name": weights_name,
+        "session.optimized_model_external_initializers_min_size_in_bytes": str(_SMALLEST_SHARED),
+    }.items():
+        options.add_session_config_entry(entry, value)
+    ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
 def open_session(

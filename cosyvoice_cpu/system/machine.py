@@ -105,6 +105,16 @@ def _cpuinfo() -> dict[str, str]:
     return lines
 
 
+def processor_identity() -> str:
+    """What tells kinds of processors apart: code made for one may not run, or differ, on another.
+
+    Where the system does not list instruction sets, the machine's name has to stand for them.
+    """
+    flags = _cpu_flags()
+    known = " ".join(sorted(flags)) if flags else platform.node()
+    return f"{platform.system()} {platform.machine()} {_cpu_name()} {known}"
+
+
 def _cpu_name() -> str:
     info = _cpuinfo()
     name = info.get("model name") or platform.processor() or platform.machine()
