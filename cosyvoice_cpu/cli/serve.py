@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cosyvoice_cpu.cli.config_file import ConfigOption
 from cosyvoice_cpu.cli.options import SpeakersOption, ThreadsOption, TrustOption
 
 
@@ -81,6 +82,7 @@ def serve(
         bool, typer.Option("--log-text", help="Put the texts into the log as well.")
     ] = False,
     trust: TrustOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Serve speech over HTTP as OpenAI's API has it. Example: cosyvoice-cpu serve --port 8000"""
     from contextlib import ExitStack
@@ -119,6 +121,8 @@ def serve(
         log_text=log_text,
     )
     settings.check()
+    if config is not None:
+        note(f"options from {config}")
     share_one_heap()
     if cpus is not None:
         note(f"running on processors {shown_cpus(use_cpus(cpus))}")

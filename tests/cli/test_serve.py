@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -20,8 +21,13 @@ LONG = "The baker opened his shop before the sun came up. " * 10
 
 
 @contextmanager
-def started(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process, and its address. It is killed in the end, if it still runs."""
+def started(
+    *arguments: str, said: list[str] | None = None, **variables: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process, and its address. It is killed in the end, if it still runs.
+
+    What it prints before it listens is added to `said`.
+    """
     process = subprocess.Popen(
         [*PROGRAM, "serve", "--port", "0", "--threads", "1", *arguments],
         stderr=subprocess.PIPE,
@@ -34,6 +40,8 @@ def started(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Pope
             if found := re.match(r"listening on (\S+)", line):
                 yield process, found[1]
                 break
+            if said is not None:
+                said.append(line)
         else:
             raise AssertionError("it does not listen")
     finally:
@@ -48,6 +56,49 @@ def test_it_does_not_listen_beyond_this_machine_without_a_key() -> None:
         "without an API key this does not listen on 0.0.0.0, which others can reach",
         "set COSYVOICE_CPU_SERVE_API_KEY, or leave --host at 127.0.0.1",
     )
+
+
+def test_a_file_gives_options_which_variables_and_the_command_line_replace(tmp_path: Path) -> None:
+    config = tmp_path / "serve.toml"
+    config.write_text('queue = 3\nmax-wait = 4.5\napi_key = "only-for-tests"\nlog-text = true\n')
+    variables = {"COSYVOICE_CPU_SERVE_CONFIG": str(config), "COSYVOICE_CPU_SERVE_MAX_WAIT": "6"}
+    said: list[str] = []
+    with started("--queue", "5", said=said, **variables) as (_, url):
+        assert httpx2.get(f"{url}/ready", timeout=TIMEOUT).status_code == 401
+    shown = dict(line.strip().split(": ", 1) for line in said if line.startswith("  "))
+    assert shown["queue"] == "5"
+    assert shown["max-wait"] == "6.0"
+    assert shown["api-key"] == "set"
+    assert shown["log-text"] == "True"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("queues = 3", "there is no option 'queues'"),
+        ("config = 'other.toml'", "there is no option 'config'"),
+        ("queue = [3]", "queue is neither text nor a number nor true or false"),
+        ("max-wait = 1\nmax_wait = 2", "'max_wait' is given twice"),
+        ("queue = ", "it is no TOML: "),
+        ("# " + "x" * 70_000, "it is larger than 64 KB"),
+        ("queue = 'many'", "Invalid value for '--queue'"),
+    ],
+)
+def test_a_file_of_options_is_refused_by_what_is_wrong_in_it(
+    tmp_path: Path, content: str, problem: str
+) -> None:
+    config = tmp_path / "serve.toml"
+    config.write_text(content)
+    outcome = call("serve", "--config", config)
+    assert outcome.code == 2
+    assert problem in outcome.stderr
+    assert len(outcome.stderr.splitlines()) == 2
+
+
+def test_a_file_of_options_that_is_not_there_is_said(tmp_path: Path) -> None:
+    outcome = call("serve", "--config", tmp_path / "none.toml")
+    assert outcome.code == 2
+    assert f"{tmp_path / 'none.toml'}: No such file or directory" in outcome.stderr
 
 
 def test_a_port_that_is_taken_is_said() -> None:
