@@ -192,10 +192,11 @@ class Spectrum(nn.Module):
     def forward(self, source: Tensor, valid_frames: Tensor) -> Tensor:
         """[1, samples] to [1, bins, samples / hop + 1], real rows before imaginary ones."""
         half = self.size // 2
-        # Index i of what stands `half` samples before the start, then of all from there on.
-        index = torch.arange(-half, source.shape[1] + half).abs()
+        # Both reflections without |i|: OpenVINO 2026.4 folds the Abs of negative constants to 0.
+        index = torch.arange(source.shape[1] + 2 * half)
+        index = torch.maximum(index - half, half - index)
         last = valid_frames * self.samples_per_frame - 1
-        index = last - (last - index).abs()
+        index = torch.minimum(index, 2 * last - index)
         index = index.clamp(min=0)  # far behind the end: of no meaning
         padded = source.index_select(1, index).unsqueeze(1)  # [1, 1, samples + size]
         return F.conv1d(padded, self.analysis, stride=self.hop)

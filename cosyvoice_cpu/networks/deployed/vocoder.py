@@ -25,18 +25,40 @@ from cosyvoice_cpu.networks.deployed.operators import Spectrum, Waveform
 from cosyvoice_cpu.networks.deployed.storage import layer_tensors
 from cosyvoice_cpu.networks.reference import vocoder as reference
 
+# a, b, c, h of sin^2(pi r) = h y ((y + b) y + c), y = (s + a) s, s = r^2, |r| <= 1/2, to 1.1e-6:
+# minimax, by Gauss-Newton steps on Chebyshev points with Lawson's weights.
+_SQUARED_SINE = (-1.8909988, 3.72790793, 2.55376706, -2.04371574)
+
 
 class Snake(nn.Module):
-    """x + sin^2(a x) / a; [1, C, T]."""
+    """x + sin^2(a x) / a; [1, C, T].
+
+    The sine is a polynomial in how far a x / pi is from the nearest integer: OpenVINO 2026.4
+    computes `Sin` one value at a time, which takes a third of the whole vocoder. For ONNX Runtime
+    each operator is a pass over memory, so constants are arranged for few of them.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.empty(channels, 1), requires_grad=False)
-        self.inverse = nn.Parameter(torch.empty(channels, 1), requires_grad=False)
+        self.turns = nn.Parameter(torch.empty(channels, 1), requires_grad=False)  # a / pi
+        self.height = nn.Parameter(torch.empty(channels, 1), requires_grad=False)  # h / a
 
     def forward(self, x: Tensor) -> Tensor:
-        sine = torch.sin(x * self.alpha)
-        return x + sine * sine * self.inverse
+        a, b, c, _ = _SQUARED_SINE
+        turns = x * self.turns
+        rest = turns - turns.round()
+        square = rest * rest
+        y = (square + a) * square
+        return x + ((y + b) * y + c) * y * self.height
+
+    @staticmethod
+    def tensors_of(network: reference.Snake) -> dict[str, Tensor]:
+        """Its tensors by name, from the reference's."""
+        alpha = network.alpha.detach()[:, None]  # [C, 1]
+        return {
+            "turns": alpha / math.pi,
+            "height": _SQUARED_SINE[3] / (alpha + reference.SNAKE_EPS),
+        }
 
 
 class ResBlock(nn.Module):
@@ -180,10 +202,8 @@ class Vocoder(nn.Module):
                         tensors |= layer_tensors(f"{name}.{i}.{part}.{j}", conv)
                 for part in ("activations1", "activations2"):
                     for j, snake in enumerate(getattr(block, part)):
-                        alpha = snake.alpha.detach()[:, None]  # [C, 1]
-                        place = f"{name}.{i}.{part}.{j}"
-                        tensors[f"{place}.alpha"] = alpha
-                        tensors[f"{place}.inverse"] = 1 / (alpha + reference.SNAKE_EPS)
+                        for key, tensor in Snake.tensors_of(snake).items():
+                            tensors[f"{name}.{i}.{part}.{j}.{key}"] = tensor
         own = cls.blank(network.config, tensors)
         own.load_state_dict(tensors, assign=True)
         return own
