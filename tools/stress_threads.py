@@ -5,7 +5,8 @@
 Each distinct request is spoken once alone; then all are spoken by threads that the interpreter
 changes as often as it can, in another order each time, and compared sample by sample. Memory,
 descriptors and threads of the process are looked at behind each request: the medians of the last
-hundred must be those of the first hundred. Exit code 1 if something differs or grows.
+hundred must be those of the first hundred. Before these, as many requests as --warm says take
+what eight threads at once take at most. Exit code 1 if something differs or grows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from cosyvoice_cpu.synthesis.synthesizer import Synthesizer
 from cosyvoice_cpu.system.heaps import share_one_heap
 from tools.failures import reports_failures
 
-REQUESTS, THREADS = 1000, 8
+REQUESTS, THREADS, WARM = 1000, 8, 200
 TEXTS = (
     *("Hi.", "Good morning.", "It is late.", "Not yet.", "One, two, three."),
     *("Where is the key?", "She came home by train.", "你好。", "今天下雨。", "谢谢你。"),
@@ -90,6 +91,7 @@ class Outcome:
     different: tuple[Request, ...]
     first: Footprint
     last: Footprint
+    memory_mb: tuple[float, ...]  # medians of as many requests as are compared, one by one
     peak_mb: float
     seconds: float
 
@@ -116,8 +118,11 @@ def stress(
     speakers: Sequence[str],
     count: int,
     threads: int,
+    warm: int = 0,
 ) -> Outcome:
     """`count` requests in `threads` threads: each text with a few seeds, by the speakers in turn.
+
+    Behind `warm` further ones, which are compared as well but not looked at.
 
     Raises: UsageError for fewer requests than can be compared, and whatever speaking raises.
     """
@@ -132,7 +137,7 @@ def stress(
     alone = {request: _digest(synthesizer, request) for request in distinct}
     chance = random.Random(0)
     requests: list[Request] = []
-    while len(requests) < count:
+    while len(requests) < warm + count:
         requests += chance.sample(distinct, len(distinct))
     seen: list[Footprint] = []
     lock = threading.Lock()
@@ -146,15 +151,20 @@ def stress(
 
     started = time.perf_counter()
     with _impatient(), ThreadPoolExecutor(threads) as pool:
-        same = list(pool.map(speak, requests[:count]))
+        same = list(pool.map(speak, requests[: warm + count]))
+    del seen[:warm]
     return Outcome(
         requests=count,
         distinct=len(distinct),
         different=tuple(
-            request for request, equal in zip(requests[:count], same, strict=True) if not equal
+            request for request, equal in zip(requests, same, strict=False) if not equal
         ),
         first=Footprint.median(seen[:compared]),
         last=Footprint.median(seen[-compared:]),
+        memory_mb=tuple(
+            Footprint.median(seen[start : start + compared]).memory_mb
+            for start in range(0, count - compared + 1, compared)
+        ),
         peak_mb=max(one.memory_mb for one in seen),
         seconds=time.perf_counter() - started,
     )
@@ -167,7 +177,7 @@ def _digest(synthesizer: Synthesizer, request: Request) -> bytes:
 
 
 def to_text(outcome: Outcome) -> str:
-    """Three lines for people, and one for each request that differed."""
+    """Four lines for people, and one for each request that differed."""
     first, last = outcome.first, outcome.last
     lines = [
         f"{outcome.requests} requests ({outcome.distinct} distinct), Python"
@@ -177,6 +187,8 @@ def to_text(outcome: Outcome) -> str:
         f" threads {first.threads}, then {last.threads}",
         f"{outcome.seconds:.0f} s",
     ]
+    course = ", ".join(f"{memory:.0f}" for memory in outcome.memory_mb)
+    lines.append(f"memory by parts of the run: {course} MB")
     return "\n".join([*lines, *(f"differs: {request}" for request in outcome.different)])
 
 
@@ -186,13 +198,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--requests", type=int, default=REQUESTS, help=f"in all ({REQUESTS})")
+    parser.add_argument("--warm", type=int, default=WARM, help=f"before these ({WARM})")
     parser.add_argument("--threads", type=int, default=THREADS, help=f"that speak ({THREADS})")
     parser.add_argument("--low-memory", action="store_true", help="one stage open at a time")
     given = parser.parse_args()
     share_one_heap()
     stages = BundleStages.load(given.bundle, threads=1, low_memory=given.low_memory)
     speakers = list(list_speakers([stages.bundle_path / SPEAKERS_FOLDER]))
-    outcome = stress(Synthesizer.of_bundle(stages), TEXTS, speakers, given.requests, given.threads)
+    outcome = stress(
+        *(Synthesizer.of_bundle(stages), TEXTS, speakers),
+        *(given.requests, given.threads, given.warm),
+    )
     print(to_text(outcome))
     return 0 if outcome.is_good else 1
 

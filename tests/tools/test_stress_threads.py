@@ -67,8 +67,15 @@ def test_audio_that_differs_is_found():
     ],
 )
 def test_what_grows_is_found(later: Footprint, grown: bool):
-    outcome = Outcome(200, 40, (), SMALL, later, 210.0, 1.0)
+    outcome = Outcome(200, 40, (), SMALL, later, (200.0, 200.0), 210.0, 1.0)
     assert outcome.is_good is not grown
+
+
+def test_requests_that_warm_up_are_compared_but_not_looked_at():
+    outcome = stress(Forgetful(), TEXTS, ["anna"], 20, 2, warm=10)
+    assert outcome.requests == 20
+    assert len(outcome.different) == 30
+    assert len(outcome.memory_mb) == 2
 
 
 def test_too_few_requests_are_refused():
