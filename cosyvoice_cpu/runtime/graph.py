@@ -29,6 +29,8 @@ from cosyvoice_cpu.generations.components import Arrays, ComponentSpec
 # Name in the manifest to module:attribute of its `Engine`, imported when it is first asked for.
 ENGINES = {
     "onnxruntime": "cosyvoice_cpu.runtime.onnxruntime_engine:ENGINE",
+    "openvino": "cosyvoice_cpu.runtime.openvino_engine:ENGINE",  # needs the extra `openvino`
+    "openvino-bf16": "cosyvoice_cpu.runtime.openvino_engine:BFLOAT16",
     "torch": "cosyvoice_cpu.networks.torch_engine:ENGINE",  # needs the extra `export`
 }
 
