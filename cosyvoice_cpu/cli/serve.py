@@ -27,7 +27,11 @@ def serve(
     ] = None,
     speakers: SpeakersOption = None,
     workers: Annotated[
-        int, typer.Option(metavar="N", help="Texts that are spoken at the same time.")
+        int,
+        typer.Option(
+            metavar="N",
+            help="Texts that are spoken at the same time; above 1, each by a process of its own.",
+        ),
     ] = 1,
     threads: ThreadsOption = None,
     cpus: Annotated[
@@ -104,6 +108,8 @@ def serve(
         from cosyvoice_cpu.serving.settings import Settings
         from cosyvoice_cpu.serving.speech import SpeechService
         from cosyvoice_cpu.serving.voices import Uploads, Voices
+        from cosyvoice_cpu.serving.worker_messages import Setup
+        from cosyvoice_cpu.serving.worker_pool import WorkerPool
     except ImportError as error:
         raise library_error(error, "serve needs a web server", "serve") from error
 
@@ -132,17 +138,23 @@ def serve(
     uploads = None
     if speakers is not None:
         uploads = Uploads(speakers, partial(speaker_from_clip, stages.bundle), max_voices)
-    service = SpeechService(
-        Synthesizer.of_bundle(stages, speakers=speakers),
-        Voices(folders, uploads),
-        settings,
-        presets=tuple(stages.synthesis.solver_presets),
-    )
-    with ExitStack() as open_sockets:
-        listener = open_sockets.enter_context(bind(host, port))
+    with ExitStack() as opened:
+        listener = opened.enter_context(bind(host, port))
         second = None
         if wyoming is not None:
-            second = open_sockets.enter_context(bind(wyoming_host, wyoming))
+            second = opened.enter_context(bind(wyoming_host, wyoming))
+        pool = None
+        if workers > 1:
+            folder = str(speakers) if speakers else None
+            setup = Setup(str(stages.bundle_path), each, folder, trust)
+            pool = opened.enter_context(WorkerPool(setup, workers))
+        service = SpeechService(
+            Synthesizer.of_bundle(stages, speakers=speakers),
+            Voices(folders, uploads),
+            settings,
+            presets=tuple(stages.synthesis.solver_presets),
+            pool=pool,
+        )
         app = make_app(
             service,
             model="demo" if bundle is None else stages.bundle_path.resolve().name,

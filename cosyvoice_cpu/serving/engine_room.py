@@ -5,6 +5,10 @@ first: one that has none yet goes before all others, and of several streams none
 another is minutes ahead. A job that is ahead of its listener by a full queue rests. Nobody polls:
 whoever changes something wakes whoever waits for it.
 
+With worker processes each thread's step is computed on a seat: a job stays on the seat where it was
+opened, and one whose seat is taken lets a less urgent one pass. A new job takes the free seat with
+the fewest jobs.
+
 All state is changed under one lock, which is never held while something is computed.
 """
 
@@ -47,12 +51,22 @@ class EngineRoom:
     """`workers` threads, and at most `queue` jobs beyond those that they can run at once."""
 
     def __init__(
-        self, workers: int, queue: int, *, on_end: Callable[[Job], None] | None = None
+        self,
+        workers: int,
+        queue: int,
+        *,
+        has_seats: bool = False,
+        on_end: Callable[[Job], None] | None = None,
     ) -> None:
-        """`on_end` is called once for each job that ended, from any thread."""
+        """`on_end` is called once for each job that ended, from any thread.
+
+        `has_seats`: there are `workers` seats, each for one step at a time.
+        """
         self.workers = workers
         self.capacity = workers + queue
         self._on_end = on_end
+        self._free = set(range(workers)) if has_seats else None  # seats
+        self._served = [0] * workers  # jobs that each seat was given so far
         self._changed = threading.Condition()
         self._ready: list[tuple[float, int, Job]] = []  # a heap; jobs that left it stay behind
         self._numbers = itertools.count()
@@ -165,16 +179,19 @@ class EngineRoom:
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
+            seat = job.seat
             self._compute(job)
+            if self._free is not None and seat is not None:
+                with self._changed:
+                    self._free.add(seat)
+                    self._changed.notify_all()  # jobs that wait for it, whoever takes them
 
     def _next(self) -> Job | None:
         with self._changed:
             while True:
-                while self._ready:
-                    job = heapq.heappop(self._ready)[2]
-                    if job.state is State.WAITING:
-                        job.state = State.RUNNING
-                        return job
+                if (job := self._most_urgent()) is not None:
+                    job.state = State.RUNNING
+                    return job
                 if self._stopping:
                     return None
                 self._changed.wait()
@@ -222,6 +239,37 @@ class EngineRoom:
         self._tell_end(job)
 
     # The rest is called under the lock.
+
+    def _most_urgent(self) -> Job | None:
+        """Taken out of the line: the job to be computed now, with its seat if there are any."""
+        passed: list[tuple[float, int, Job]] = []
+        found = None
+        while found is None and self._ready:
+            entry = heapq.heappop(self._ready)
+            job = entry[2]
+            if job.state is not State.WAITING:
+                continue
+            if self._free is None or self._sit(job):
+                found = job
+            else:
+                passed.append(entry)
+        for entry in passed:
+            heapq.heappush(self._ready, entry)
+        return found
+
+    def _sit(self, job: Job) -> bool:
+        """Give the job its seat, or one if it has none yet; whether that is free."""
+        assert self._free is not None
+        if job.seat is None:
+            if not self._free:
+                return False
+            on = [other.seat for other in self._jobs]
+            job.seat = min(self._free, key=lambda seat: (on.count(seat), self._served[seat]))
+            self._served[job.seat] += 1
+        if job.seat not in self._free:
+            return False
+        self._free.remove(job.seat)
+        return True
 
     def _make_ready(self, job: Job) -> None:
         job.state = State.WAITING

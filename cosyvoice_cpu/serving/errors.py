@@ -9,6 +9,7 @@ from typing import Any
 from cosyvoice_cpu.errors import CosyVoiceError, SynthesisError, TextError, UsageError
 from cosyvoice_cpu.serving.engine_room import LineFull, Refused
 from cosyvoice_cpu.serving.job import Cancelled
+from cosyvoice_cpu.serving.worker_pool import WorkerLostError
 
 INVALID, SERVER = "invalid_request_error", "server_error"
 
@@ -77,6 +78,8 @@ def failure_of(error: BaseException) -> Failure:
         )
     if isinstance(error, Cancelled):
         return Failure(503, _said(error), SERVER, code="cancelled", headers={"Retry-After": "5"})
+    if isinstance(error, WorkerLostError):
+        return Failure(503, _said(error), SERVER, code="worker_lost", headers={"Retry-After": "1"})
     if isinstance(error, (UsageError, TextError)):
         return Failure(400, _said(error), INVALID)
     if isinstance(error, SynthesisError):

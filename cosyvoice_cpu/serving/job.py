@@ -72,6 +72,7 @@ class Job:
     error: BaseException | None = None  # why it ended early
     why_cancelled: str | None = None
     halt: Callable[[], None] | None = None
+    seat: int | None = None  # of the worker process that speaks it, once one does
 
     def __post_init__(self) -> None:
         self.stream: Blocks | None = None

@@ -11,6 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from cosyvoice_cpu.serving.cost import CostModel
 from cosyvoice_cpu.serving.engine_room import EngineRoom
 from cosyvoice_cpu.serving.job import Job, State
+from cosyvoice_cpu.serving.worker_pool import WorkerPool
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SECONDS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0)
@@ -20,7 +21,7 @@ _RTF = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 class Metrics:
     """Counts of one server; a second one in the process has its own."""
 
-    def __init__(self, room: EngineRoom, cost: CostModel) -> None:
+    def __init__(self, room: EngineRoom, cost: CostModel, pool: WorkerPool | None = None) -> None:
         self._registry = CollectorRegistry()
         process = psutil.Process()
         self._requests = Counter(
@@ -59,13 +60,23 @@ class Metrics:
         for state in (State.WAITING, State.RUNNING, State.PARKED):
             in_state.labels(state.name.lower()).set_function(partial(_count, room, state))
         for name, help_text, value in (
-            ("cosyvoice_workers", "Synthesis threads.", lambda: room.workers),
+            ("cosyvoice_workers", "Texts that are spoken at a time.", lambda: room.workers),
+            (
+                "cosyvoice_worker_processes",
+                "Processes that speak; 0 if the server does it itself.",
+                lambda: len(pool) if pool is not None else 0,
+            ),
+            (
+                "cosyvoice_worker_restarts",
+                "Processes that ended unasked and were replaced.",
+                lambda: pool.restarts if pool is not None else 0,
+            ),
             ("cosyvoice_backlog_seconds", "Work that is accepted and left.", room.backlog),
             ("cosyvoice_rtf_expected", "What admission reckons with.", lambda: cost.rtf),
             (
                 "cosyvoice_resident_memory_bytes",
-                "Resident memory of the process.",
-                lambda: process.memory_info().rss,
+                "Resident memory of the server and its processes; shared pages count in each.",
+                lambda: _resident_bytes(process.pid) + sum(map(_resident_bytes, _pids(pool))),
             ),
         ):
             Gauge(name, help_text, registry=self._registry).set_function(value)
@@ -90,3 +101,14 @@ class Metrics:
 
 def _count(room: EngineRoom, state: State) -> float:
     return room.counts()[state]
+
+
+def _pids(pool: WorkerPool | None) -> list[int]:
+    return pool.pids if pool is not None else []
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:  # it ended
+        return 0

@@ -21,6 +21,7 @@ from cosyvoice_cpu.serving.job import Block, Cancelled, Job
 from cosyvoice_cpu.serving.metrics import Metrics
 from cosyvoice_cpu.serving.settings import Settings
 from cosyvoice_cpu.serving.voices import Voices
+from cosyvoice_cpu.serving.worker_pool import RemoteAudio, Seat, WorkerPool
 from cosyvoice_cpu.synthesis.synthesizer import SpeakOptions, Synthesizer, check_request
 
 log = logging.getLogger(__name__)
@@ -52,11 +53,17 @@ class SpeechService:
     settings: Settings
     presets: tuple[str, ...] = ("default",)
     cost: CostModel = field(default_factory=CostModel)
+    pool: WorkerPool | None = None  # processes that speak in place of `synthesizer`
 
     def __post_init__(self) -> None:
         self._speeches: dict[Job, Speech] = {}
-        self.room = EngineRoom(self.settings.workers, self.settings.queue, on_end=self._ended)
-        self.metrics = Metrics(self.room, self.cost)
+        self.room = EngineRoom(
+            self.settings.workers,
+            self.settings.queue,
+            has_seats=self.pool is not None,
+            on_end=self._ended,
+        )
+        self.metrics = Metrics(self.room, self.cost, self.pool)
         self.warmed = threading.Event()
         self.is_closing = False
 
@@ -152,11 +159,17 @@ class SpeechService:
 
         Raises: what the bundle's first speech raises.
         """
+        await self._say_a_few_words()
+        # The first one has left the weights as kernels want them: the other processes map them.
+        others = self.settings.workers - 1 if self.pool is not None else 0
+        await asyncio.gather(*(self._say_a_few_words() for _ in range(others)))
+        self.warmed.set()
+
+    async def _say_a_few_words(self) -> None:
         words = Speech(WARM_UP, self.voices.name_of(None), "pcm")
         async with self.speaking(words, is_patient=True) as (_, blocks):
             async for _ in blocks:
                 pass
-        self.warmed.set()
 
     def _blocks(self, speech: Speech, job: Job) -> Generator[Block, None, None]:
         options: SpeakOptions = {
@@ -166,12 +179,17 @@ class SpeechService:
             "language": speech.language,
             "progress": lambda *_: job.check(),
         }
+        synthesizer: Synthesizer | Seat = self.synthesizer
+        if self.pool is not None and job.seat is not None:
+            synthesizer = self.pool.seat(job.seat)
         if speech.is_whole:  # all of the text is there to be looked at
-            pieces = self.synthesizer.pieces(speech.text, speech.voice, **options)
-            yield from encoded_whole(pieces, speech.audio_format)
+            with closing(synthesizer.pieces(speech.text, speech.voice, **options)) as pieces:
+                if isinstance(pieces, RemoteAudio):
+                    job.halt = pieces.close
+                yield from encoded_whole(pieces, speech.audio_format)
             return
         # The engine room decides which of several streams goes on: none may compute by itself.
-        stream = self.synthesizer.stream(speech.text, speech.voice, workers=0, **options)
+        stream = synthesizer.stream(speech.text, speech.voice, workers=0, **options)
         with closing(stream):
             job.halt = stream.close
             job.check()

@@ -9,10 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 from support.command_line import PROGRAM, call, lines, run
 
@@ -181,3 +183,24 @@ def test_after_the_first_signal_nothing_new_is_taken_and_all_is_said() -> None:
         assert process.wait(TIMEOUT) == 0
         with pytest.raises(httpx2.ConnectError):
             httpx2.get(f"{url}/health")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_worker_processes_speak_at_the_same_time_and_end_with_the_server() -> None:
+    body = {"input": "The baker opened his shop.", "response_format": "pcm", "seed": 3}
+    with (
+        started("--workers", "2") as (process, url),
+        httpx2.Client(base_url=url, timeout=TIMEOUT) as client,
+    ):
+        workers = psutil.Process(process.pid).children()
+        assert len(workers) == 2
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(lambda _: client.post("/v1/audio/speech", json=body), "ab"))
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert answers[0].content == answers[1].content
+        assert "cosyvoice_worker_processes 2.0" in client.get("/metrics").text
+        for number in (signal.SIGTERM, signal.SIGTERM):  # as a service manager, to all of them
+            for each in (process, *workers):
+                each.send_signal(number)
+        assert process.wait(TIMEOUT) == 0
+        assert psutil.wait_procs(workers, TIMEOUT)[1] == []

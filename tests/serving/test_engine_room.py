@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
+from typing import Any
 
 import pytest
 
@@ -367,5 +368,86 @@ def test_nothing_hangs_whatever_clients_do(seed: int) -> None:
             assert await read(room, last)
             while sum(room.counts().values()):  # the last cancelled ones reach their next step
                 await asyncio.sleep(0.001)
+
+    limited(work)
+
+
+class Seated(Script):
+    """Notes the seats on which its blocks are made."""
+
+    def __init__(self, count: int, now: list[int], seen: list[int | None], **options: Any) -> None:
+        super().__init__(count, **options)
+        self.now, self.seen = now, seen
+
+    def _blocks(self, job: Job) -> Iterator[Block]:
+        seat = job.seat
+        blocks = super()._blocks(job)
+        while True:
+            assert seat is not None
+            assert seat not in self.now, "two steps at a time on one seat"
+            self.now.append(seat)
+            block = next(blocks, None)
+            self.now.remove(seat)
+            self.seen.append(job.seat)
+            if block is None:
+                return
+            yield block
+
+
+def test_a_job_stays_on_its_seat_and_each_seat_makes_one_step_at_a_time() -> None:
+    async def work() -> None:
+        with room_of(3, 40, has_seats=True) as room:
+            now: list[int] = []
+            seen: list[list[int | None]] = [[] for _ in range(20)]
+            jobs = [Job(Seated(10, now, seats), 1.0, most_waiting_bytes=30) for seats in seen]
+            for job in jobs:
+                room.submit(job)
+            contents = await asyncio.gather(*(read(room, job) for job in jobs))
+            assert [len(content) for content in contents] == [100] * 20
+            assert all(len(set(seats)) == 1 for seats in seen)
+            assert {seats[0] for seats in seen} == {0, 1, 2}
+
+    limited(work)
+
+
+def test_a_job_whose_seat_is_taken_lets_a_less_urgent_one_pass() -> None:
+    async def work() -> None:
+        with room_of(2, 8, has_seats=True) as room:
+            rests, other = Script(3, seconds=0.0), Script(2)
+            first = Job(rests, 1.0, most_waiting_bytes=10)  # parks after each block
+            second = Job(other, 1.0, most_waiting_bytes=10)
+            room.submit(first)
+            blocks = room.blocks(first)
+            await anext(blocks)
+            room.submit(second)
+            assert len(await read(room, second)) == 20
+            assert {first.seat, second.seat} == {0, 1}
+            holds = Script(1).held()
+            third, fourth = Job(holds, 1.0), Job(Script(1), 1.0)
+            third.seat = first.seat
+            room.submit(third)
+            await held(holds)
+            going_on = asyncio.ensure_future(anext(blocks))
+            room.submit(fourth)
+            assert len(await read(room, fourth)) == 10
+            assert not going_on.done() or rests.made >= 2
+            holds.may_go.set()
+            await going_on
+            assert len(await read(room, third)) == 10
+            await blocks.aclose()
+
+    limited(work)
+
+
+def test_new_jobs_take_the_seats_with_the_fewest_jobs_in_turn() -> None:
+    async def work() -> None:
+        with room_of(2, 8, has_seats=True) as room:
+            seats = []
+            for _ in range(4):
+                job = Job(Script(1), 1.0)
+                room.submit(job)
+                await read(room, job)
+                seats.append(job.seat)
+            assert seats == [0, 1, 0, 1]
 
     limited(work)

@@ -23,6 +23,7 @@ from cosyvoice_cpu.serving.server import Server, address, bind
 from cosyvoice_cpu.serving.settings import Settings
 from cosyvoice_cpu.serving.speech import SpeechService
 from cosyvoice_cpu.serving.voices import Uploads, Voices
+from cosyvoice_cpu.serving.worker_pool import WorkerPool
 from cosyvoice_cpu.synthesis.audio import Audio
 from cosyvoice_cpu.synthesis.report import STAGE_NAMES, Report
 
@@ -125,13 +126,22 @@ def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def serving(
-    synthesizer: Any, folders: list[Path], uploads: Uploads | None = None, **options: Any
+    synthesizer: Any,
+    folders: list[Path],
+    uploads: Uploads | None = None,
+    pool: WorkerPool | None = None,
+    **options: Any,
 ) -> Iterator[Served]:
-    """A server on `synthesizer`, warm, whose voices are the files in `folders`."""
+    """A server on `synthesizer`, warm, whose voices are the files in `folders`.
+
+    With a `pool` its processes speak.
+    """
     settings = Settings(port=0, **options)
     settings.check()
     log = io.StringIO()
-    service = SpeechService(synthesizer, Voices(folders, uploads), settings, ("default", "fast"))
+    service = SpeechService(
+        synthesizer, Voices(folders, uploads), settings, ("default", "fast"), pool=pool
+    )
     listening = threading.Event()
     with bind("127.0.0.1", 0) as listener, bind("127.0.0.1", 0) as wyoming:
         lines = RecordLog(log)
