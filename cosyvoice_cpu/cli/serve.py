@@ -58,6 +58,9 @@ def serve(
         float,
         typer.Option(metavar="SECONDS", help="How long a client may neither read nor send."),
     ] = 30.0,
+    max_connections: Annotated[
+        int, typer.Option(metavar="N", help="Connections at a time, idle ones included.")
+    ] = 256,
     max_characters: Annotated[
         int, typer.Option(metavar="N", help="The longest text of a request.")
     ] = 4096,
@@ -122,6 +125,7 @@ def serve(
         max_wait=max_wait,
         request_seconds=request_seconds,
         stall_seconds=stall_seconds,
+        max_connections=max_connections,
         max_characters=max_characters,
         speakers=speakers,
         log_text=log_text,

@@ -16,6 +16,7 @@ from types import FrameType
 import uvicorn
 
 from cosyvoice_cpu.errors import CosyVoiceError
+from cosyvoice_cpu.serving.connections import bounded_connections
 from cosyvoice_cpu.serving.gate import App
 from cosyvoice_cpu.serving.speech import SpeechService
 
@@ -42,7 +43,7 @@ class Server(uvicorn.Server):
                 host=settings.host,
                 port=settings.port,
                 loop="asyncio",
-                http="h11",
+                http=bounded_connections(settings.max_connections, settings.stall_seconds),
                 ws="websockets-sansio",
                 ws_max_size=_WEBSOCKET_MESSAGE,
                 lifespan="on",

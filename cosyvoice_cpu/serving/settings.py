@@ -26,6 +26,7 @@ class Settings:
     max_wait: float = 10.0  # seconds of work in front of a request that is still taken
     request_seconds: float = 600.0  # from the request to its last byte
     stall_seconds: float = 30.0  # that a client may let pass without reading or sending
+    max_connections: int = 256  # idle ones included; each costs a descriptor
     max_characters: int = 4096  # of a text, as OpenAI has it
     speakers: Path | None = None
     log_text: bool = False
@@ -40,7 +41,8 @@ class Settings:
             )
         if self.queue < 0:
             raise UsageError(f"a queue of {self.queue} can't be", "give 0 or more")
-        for name in ("max_wait", "request_seconds", "stall_seconds", "max_characters"):
+        limits = ("max_wait", "request_seconds", "stall_seconds", "max_connections")
+        for name in (*limits, "max_characters"):
             if not getattr(self, name) > 0:
                 option = name.replace("_", "-")
                 raise UsageError(f"--{option} is {getattr(self, name):g}", "give more than 0")

@@ -33,6 +33,7 @@ def test_nothing_else_is_listened_on_without_one(host: str) -> None:
         ({"max_wait": 0}, "--max-wait is 0"),
         ({"stall_seconds": float("nan")}, "--stall-seconds is nan"),
         ({"max_characters": 0}, "--max-characters is 0"),
+        ({"max_connections": 0}, "--max-connections is 0"),
         ({"api_key": "short"}, "the API key has less than 8 characters"),
     ],
 )
