@@ -20,6 +20,8 @@ from typing import Any, Final
 MAX_BYTES: Final = 8 << 20  # an official file's program has 0.1 MB
 _MOST_OPERATIONS = 1_000_000  # 5,000 speakers of spk2info; an official file has 20,000
 _LONGEST_NUMBER = 1 << 63
+# Where the numbers were when they were saved, which decides nothing here. `meta` has no numbers.
+_DEVICE = re.compile(r"(cpu|cuda|hip|hpu|mps|npu|xla|xpu)(:\d{1,4})?")
 
 
 class PythonObjectsError(Exception):
@@ -149,11 +151,13 @@ class _Machine:
 
     def storage(self) -> None:
         """BINPERSID: ("storage", class, key, device, count) to its record."""
-        mark, kind, key, _, count = self.take(1)[0]
+        mark, kind, key, device, count = self.take(1)[0]
         if mark != "storage" or not isinstance(kind, _Name) or not kind.name.endswith("Storage"):
             raise PythonObjectsError("a persistent id")
         if not isinstance(key, str) or type(count) is not int or count < 0:
             raise MalformedPickleError("a storage has no place")
+        if not isinstance(device, str) or not _DEVICE.fullmatch(device):
+            raise MalformedPickleError("a storage is on no known device")
         self.stack.append(Storage(kind.name.removesuffix("Storage"), key, count))
 
     def put_pairs(self, pairs: list[Any]) -> None:

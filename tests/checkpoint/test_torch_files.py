@@ -257,6 +257,22 @@ def test_big_endian_files_and_unknown_numbers_are_refused(tmp_path: Path) -> Non
     assert "unknown kind QInt8" in refusal(path)
 
 
+def test_a_storage_s_device_is_one_that_torch_has(tmp_path: Path) -> None:
+    path = saved(tmp_path, {"a": torch.ones(4)})
+    good = entries_of(path)
+    assert good["a/data.pkl"].count(b"X\x03\0\0\0cpu") == 1
+
+    def on(device: bytes) -> Path:
+        written = b"X" + struct.pack("<L", len(device)) + device
+        changed = good["a/data.pkl"].replace(b"X\x03\0\0\0cpu", written)
+        return packed(path, good | {"a/data.pkl": changed})
+
+    for device in (b"cuda:0", b"cuda:15", b"mps", b"npu:7"):  # where it was trained
+        assert read_torch_file(on(device))["a"].tolist() == [1.0] * 4
+    for device in (b"cps", b"", b"meta", b"cpu:", b"cuda:0 "):
+        refusal(on(device))
+
+
 def test_zip_files_that_two_readers_would_read_differently_are_refused(tmp_path: Path) -> None:
     path = saved(tmp_path, {"a": torch.ones(4)})
     good = path.read_bytes()
