@@ -108,9 +108,13 @@ class BundleStages(ComposedStages):
 
     @property
     def max_frames(self) -> int:
-        """Mel frames, prompt included, that flow and vocoder take in one piece."""
-        tops = [self._graphs(name).max_frames for name in ("flow_estimator", "vocoder")]
-        return min(self.synthesis.max_frames, *(top for top in tops if top))
+        """Mel frames, prompt included, that flow and vocoder take in one piece.
+
+        The ladder's top, even where an engine takes any length: texts are cut by it, and the same
+        seed says the same whatever the engine.
+        """
+        ladders = [self.bundle.component(n).shapes.sizes for n in ("flow_estimator", "vocoder")]
+        return min([self.synthesis.max_frames, *(sizes[-1] for sizes in ladders if sizes)])
 
     @property
     def open_components(self) -> set[str]:

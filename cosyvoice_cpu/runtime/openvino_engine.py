@@ -26,6 +26,7 @@ from cosyvoice_cpu.generations import GraphSpec, TensorSpec
 from cosyvoice_cpu.generations.components import Arrays, Dim
 from cosyvoice_cpu.runtime.graph import Engine, EngineOptions, Graph, GraphSource
 from cosyvoice_cpu.runtime.onnxruntime_engine import OnnxRuntimeGraph
+from cosyvoice_cpu.runtime.openvino_attention import separate_masks
 from cosyvoice_cpu.runtime.openvino_cache import compiled_folder
 
 _FLOAT32, _BFLOAT16 = "f32", "bf16"  # OpenVINO's names
@@ -72,6 +73,7 @@ class OpenVinoGraph(Graph):
         }
         try:
             model = core.read_model(path)
+            separate_masks(model)
             _free_length(model, source)
             kind = (source.variant, precision, str(options.threads))
             with compiled_folder(source.bundle, source.component, kind, _version()) as folder:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.component_runner import run_component
+from cosyvoice_cpu.demo import DEMO_BUNDLE
 from cosyvoice_cpu.errors import MissingExtraError
 from cosyvoice_cpu.runtime import openvino_engine
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -88,6 +90,25 @@ def test_the_same_seed_draws_the_same_tokens_whatever_runs_the_other_stages(
         for stages in (BundleStages.load(tiny_bundle), with_engine(tiny_bundle, "openvino"))
     ]
     assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("variant", ["full", "chunked"])
+def test_heads_with_a_mask_are_right_at_every_length(variant: str) -> None:
+    """Heads of the demo are 64 wide: with the mask's channels OpenVINO read beyond their end."""
+    bundle, options = open_bundle(DEMO_BUNDLE), EngineOptions()
+    source = GraphSource(bundle, FLOW, variant)
+    graph = engine_named("openvino").open(source, options)
+    rng = np.random.default_rng(0)
+    size = bundle.component(FLOW).shapes.sizes[1]
+    expected = engine_named("onnxruntime").open(replace(source, size=size), options)
+    for frames in (40, 60, size - 1, size):
+        mels = [rng.normal(size=(2, 80, frames)).astype(np.float32) for _ in range(3)]
+        speaker = rng.normal(size=(2, 80))
+        padded = (np.pad(mel, ((0, 0), (0, 0), (0, size - frames))) for mel in mels)
+        want = expected.run(source.spec.feed(*padded, speaker, 3, [frames]))["velocity"]
+        feed = source.spec.feed(*mels, speaker, 3, [frames])
+        for _ in range(2):
+            assert error(graph.run(feed)["velocity"], want[:, :, :frames]) <= 1e-5
 
 
 def test_graphs_in_float64_stay_with_onnx_runtime(tiny_bundle: Path) -> None:
