@@ -4,7 +4,8 @@
 
 Prints a line for each part. Exit code 1 if a thread or a descriptor stays, if memory grows by more
 than 3 % between the first and the last quarter of the cancelled streams, if closing takes longer
-than two seconds, or if a stream beside others is not what it is alone.
+than two seconds, or if a stream beside others is not what it is alone. As many streams as --warm
+says are cancelled before: graphs open, arenas and heaps take their size.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.stress_streams")
     parser.add_argument("bundle", nargs="?", type=Path, default=DEMO_BUNDLE)
     parser.add_argument("--cancel", type=int, default=200, metavar="N")
+    parser.add_argument("--warm", type=int, default=50, metavar="N")
     parser.add_argument("--threads", type=int, default=1, metavar="N")
     arguments = parser.parse_args()
     share_one_heap()
@@ -43,6 +45,7 @@ def main() -> int:
     speaker = min(path.stem for path in (arguments.bundle / "speakers").iterdir())
     whole = synthesizer.speak(_TEXT, speaker, streaming=True)
     seconds = whole.report.seconds_computing if whole.report else whole.seconds
+    _cancel(synthesizer, speaker, arguments.warm, seconds, random.Random(1))
     problems = [
         *_cancelled(synthesizer, speaker, arguments.cancel, seconds),
         *_slow(synthesizer, speaker, whole),
@@ -53,10 +56,13 @@ def main() -> int:
     return 1 if problems else 0
 
 
-def _cancelled(synthesizer: Synthesizer, speaker: str, count: int, seconds: float) -> list[str]:
-    """Close streams at random moments of the `seconds` that one takes."""
-    process, moments = psutil.Process(), random.Random(0)
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+def _cancel(
+    synthesizer: Synthesizer, speaker: str, count: int, seconds: float, moments: random.Random
+) -> tuple[list[float], list[float]]:
+    """Close `count` streams at random moments of the `seconds` that one takes: the seconds that
+    closing took, and the megabytes of the process behind each.
+    """
+    process = psutil.Process()
     memory, closing = [], []
     for number in range(count):
         stream = synthesizer.stream(_TEXT, speaker, workers=1 + number % 3)
@@ -73,12 +79,19 @@ def _cancelled(synthesizer: Synthesizer, speaker: str, count: int, seconds: floa
             pass
         timer.join()
         closing += took
-        memory.append(process.memory_info().rss)
+        memory.append(process.memory_info().rss / 1e6)
+    return closing, memory
+
+
+def _cancelled(synthesizer: Synthesizer, speaker: str, count: int, seconds: float) -> list[str]:
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    closing, memory = _cancel(synthesizer, speaker, count, seconds, random.Random(0))
     quarter = max(1, count // 4)
     before, after = (float(np.mean(part)) for part in (memory[:quarter], memory[-quarter:]))
+    course = ", ".join(f"{np.mean(part):.0f}" for part in np.array_split(memory, min(10, count)))
     print(
         f"{count} streams cancelled: closing took {np.median(closing):.3f} s, at most"
-        f" {max(closing):.3f} s; memory {before / 1e6:.0f} to {after / 1e6:.0f} MB;"
+        f" {max(closing):.3f} s; memory {before:.0f} to {after:.0f} MB ({course});"
         f" {threading.active_count() - threads} threads and"
         f" {len(os.listdir('/proc/self/fd')) - files} descriptors more"
     )
