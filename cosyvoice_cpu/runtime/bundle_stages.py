@@ -17,6 +17,7 @@ from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
 from cosyvoice_cpu.decoding.solver import Velocity
 from cosyvoice_cpu.errors import SynthesisError, UsageError
+from cosyvoice_cpu.runtime.activation_arena import give_back
 from cosyvoice_cpu.runtime.flow import FlowEncoderStage, FlowEstimatorStage
 from cosyvoice_cpu.runtime.flow_stream import BundleFlowStream, FlowStreamStage, window_frames
 from cosyvoice_cpu.runtime.graph import EngineOptions, Recording
@@ -258,7 +259,7 @@ class BundleStages(ComposedStages):
     ) -> Floats:
         """Raises: UsageError unless `steps` is what the graphs were made for."""
         self._require_steps(steps)
-        return super().tokens_to_mel(
+        mel = super().tokens_to_mel(
             tokens,
             prompt_tokens=prompt_tokens,
             prompt_mel=prompt_mel,
@@ -268,6 +269,8 @@ class BundleStages(ComposedStages):
             steps=steps,
             noise=noise,
         )
+        give_back()
+        return mel
 
     def _require_steps(self, steps: int) -> None:
         made_for = self.synthesis.solver_steps
@@ -291,7 +294,9 @@ class BundleStages(ComposedStages):
         self, mel: Floats, *, finalize: bool = True, source: Floats | None = None
     ) -> Floats:
         """Raises: SynthesisError if `mel` is too short or too long, ValueError for a source."""
-        return self._vocoder().waveform(mel, finalize=finalize, source=source)
+        waveform = self._vocoder().waveform(mel, finalize=finalize, source=source)
+        give_back()
+        return waveform
 
     def flow_stream(
         self,

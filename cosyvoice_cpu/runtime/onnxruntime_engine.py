@@ -8,9 +8,8 @@ so they are repacked, once: the result is kept in the user's cache and mapped fr
 keeps one size open, or up to three that threads use at the same time. `COSYVOICE_CPU_PREPACK=1`
 repacks everything (`docs/performance.md` has the figures of both).
 
-Activations come from one arena that all sessions of the process share: stages and sizes take turns,
-so its size is that of the largest, not of their sum (three flow and two vocoder sizes open at full
-size: 200 MB instead of 531 MB).
+Activations come from one arena that all sessions of the process share
+(`runtime.activation_arena`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from cosyvoice_cpu.bundle.manifest import HALF_STORAGE
 from cosyvoice_cpu.errors import BundleError, first_line
 from cosyvoice_cpu.generations import TensorSpec
 from cosyvoice_cpu.generations.components import Arrays
+from cosyvoice_cpu.runtime.activation_arena import share_arena
 from cosyvoice_cpu.runtime.graph import BoundGraph, Engine, EngineOptions, Graph, GraphSource
 from cosyvoice_cpu.runtime.prepacked_graphs import PrepackedGraphs
 
@@ -182,7 +182,7 @@ def open_session(
     options = session_options(threads)
     if not rewrite:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    if _share_arena():
+    if share_arena():
         options.add_session_config_entry("session.use_env_allocators", "1")
     if not (prepack or os.environ.get(PREPACK_VARIABLE) == "1"):
         options.add_session_config_entry("session.disable_prepacking", "1")
@@ -212,25 +212,14 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERROR_LEVEL
+    # A plan of a run's memory is one more block beside what the first run left in the arena.
+    options.enable_mem_pattern = False
     # Sessions take turns; one that spins while another computes doubles the time per token.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # Where the processor lacks VNNI a pair of u8 x s8 products can overflow 16 bits; this makes
     # them u8 x u8 there, slower and right. Elsewhere it changes nothing.
     options.add_session_config_entry("session.x64quantprecision", "1")
     return options
-
-
-@cache
-def _share_arena() -> bool:
-    """Register the process-wide arena; False where another library has configured its own."""
-    memory = ort.OrtMemoryInfo(
-        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
-    )
-    try:
-        ort.create_and_register_allocator(memory, None)
-    except RuntimeError:
-        return False
-    return True
 
 
 def _tensor_spec(node: Any) -> TensorSpec:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.runtime.activation_arena import give_back
 from cosyvoice_cpu.runtime.vocoder import VocoderStage
 
 
@@ -47,7 +48,9 @@ class BundleVocoderStream:
             self._ended = True
             return np.zeros(0, np.float32)
         self._ended = True
-        return self._advance(finalize=True)
+        samples = self._advance(finalize=True)
+        give_back()
+        return samples
 
     @property
     def _received(self) -> int:

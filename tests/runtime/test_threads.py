@@ -19,6 +19,7 @@ from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.graph import Engine, EngineOptions, Graph, GraphSource
 from cosyvoice_cpu.runtime.ladder import GraphLadder
 from cosyvoice_cpu.runtime.onnxruntime_engine import OnnxRuntimeGraph
+from cosyvoice_cpu.runtime.prepacked_graphs import MOST_VARIABLE
 from cosyvoice_cpu.utterances import Utterance, random_utterances
 
 LENGTHS = (8, 30, 55, 15, 74, 45, 8, 70)  # speech tokens: three sizes of each ladder
@@ -123,9 +124,10 @@ def test_no_graph_is_open_twice_whatever_the_threads(tiny_bundle: Path, low_memo
 
 
 @pytest.mark.parametrize("low_memory", [False, True])
-def test_threads_that_solve_many_sizes_hold_integer_weights_three_times_at_most(
-    low_memory: bool,
+def test_without_a_cache_threads_of_many_sizes_hold_integer_weights_three_times_at_most(
+    low_memory: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(MOST_VARIABLE, "0")
     lock = threading.Lock()
     opened: list[int | None] = []
     private: set[int | None] = set()
