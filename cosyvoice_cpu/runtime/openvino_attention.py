@@ -1,8 +1,7 @@
 """The flow's attention masks as OpenVINO wants them: an input, not channels of query and key.
 
 `networks.deployed.operators.FrameMask` carries the mask in channels of its own, which makes heads
-65 wide and more. OpenVINO 2026.4 reads beyond the end of such heads where the length is free: the
-same call gives other values each time, or NaN. Here the channels' product is taken once, as one
+65 wide and more; kernels want multiples of 16. Here the channels' product is taken once, as one
 mask [T, T] for all blocks, and heads are 64 wide again.
 """
 

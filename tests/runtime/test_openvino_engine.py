@@ -93,8 +93,7 @@ def test_the_same_seed_draws_the_same_tokens_whatever_runs_the_other_stages(
 
 
 @pytest.mark.parametrize("variant", ["full", "chunked"])
-def test_heads_with_a_mask_are_right_at_every_length(variant: str) -> None:
-    """Heads of the demo are 64 wide: with the mask's channels OpenVINO read beyond their end."""
+def test_velocity_is_onnx_runtimes_at_every_length_and_every_time(variant: str) -> None:
     bundle, options = open_bundle(DEMO_BUNDLE), EngineOptions()
     source = GraphSource(bundle, FLOW, variant)
     graph = engine_named("openvino").open(source, options)
@@ -133,13 +132,34 @@ def test_a_graph_is_compiled_once_and_read_from_the_cache_after_that(
 ) -> None:
     bundle, engine = open_bundle(tiny_bundle), engine_named("openvino")
     source = GraphSource(bundle, VOCODER, "generator")
-    engine.open(source, EngineOptions()).close()
+    rng = np.random.default_rng(0)
+    feeds = [
+        source.spec.feed(rng.normal(size=(1, 80, n + 4)), rng.normal(size=(1, n * 480)), [n])
+        for n in (50, 90, 50)
+    ]
+
+    def waveforms() -> list[NDArray[np.float32]]:
+        graph = engine.open(source, EngineOptions())
+        return [graph.run(feed)["waveform"] for feed in feeds]
+
+    compiled = waveforms()
     (folder,) = (cache / "openvino").iterdir()
     (blob,) = folder.glob("*.blob")
     before = blob.stat()
-    engine.open(source, EngineOptions()).close()
+    for got, want in zip(waveforms(), compiled, strict=True):
+        assert np.array_equal(got, want)
     assert [path.name for path in (cache / "openvino").iterdir()] == [folder.name]
     assert blob.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_the_flow_speaks_the_same_when_it_is_opened_again(tiny_bundle: Path, cache: Path) -> None:
+    """What OpenVINO reads back of its compiled form does not: so none is kept."""
+    utterance = random_utterances(BundleStages.load(tiny_bundle).manifest, tokens=20)[0]
+    first, again = (
+        run_component(with_engine(tiny_bundle, "openvino"), FLOW, utterance)["mel"] for _ in "12"
+    )
+    assert np.array_equal(first, again)
+    assert not (cache / "openvino").exists()
 
 
 def test_compiled_graphs_of_another_version_are_dropped(tiny_bundle: Path, cache: Path) -> None:
