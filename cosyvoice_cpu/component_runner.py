@@ -15,9 +15,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import ComponentName
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, ComponentName
 from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solver_times
+from cosyvoice_cpu.decoding.solver import evaluations
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.stage_api import FlowCondition, Stages
 from cosyvoice_cpu.utterances import Utterance
@@ -41,12 +41,13 @@ def run_component(
     *,
     mel: Floats | None = None,
     source: Floats | None = None,
+    preset: str = DEFAULT_PRESET,
 ) -> dict[str, Floats]:
     """What a component makes of `utterance`, whose inputs come from `stages` as in synthesis.
 
         speech_lm        logits [N + 1, rows], teacher-forced in one pass
         flow_encoder     mu, cond [mel bins, T], speaker [mel bins], of prompt and tokens
-        flow_estimator   mel [mel bins, frames], all steps of the solver, the prompt's part removed
+        flow_estimator   mel [mel bins, frames], all steps of `preset`, the prompt's part removed
         vocoder          f0 [frames] in Hz, source [1, samples], waveform [samples]
 
     The vocoder takes `mel` in place of the flow's and `source` in place of its own (f0 is then left
@@ -67,10 +68,10 @@ def run_component(
         condition = _condition(stages, utterance)
         return {key: condition[key] for key in ("mu", "cond", "speaker")}
     if name == "flow_estimator":
-        return {"mel": _mel(stages, utterance)}
+        return {"mel": _mel(stages, utterance, preset)}
     if name != "vocoder":
         raise UsageError(f"{name} is not run on utterances", f"known: {', '.join(MAIN_CALLS)}")
-    mel = _mel(stages, utterance) if mel is None else mel
+    mel = _mel(stages, utterance, preset) if mel is None else mel
     results: dict[str, Floats] = {}
     if source is None:
         results["f0"] = stages.mel_to_f0(mel)
@@ -90,7 +91,7 @@ def probed_velocity(
     On the straight line between the noise and `mel` [mel bins, T], prompt included.
     """
     noise = _noise(stages, mel.shape[1])
-    times = solver_times(stages.synthesis.solver.grid)
+    times = [entry.time for entry in evaluations(stages.synthesis.solver)]
     results = []
     for step in sorted({int(share * len(times)) for share in _PROBED_SHARES}):
         t = times[step]
@@ -107,7 +108,8 @@ def repeatable_call(
         prefill       the prompt and text of the utterance into an empty cache
         decode        `count` tokens, one by one, behind a prefill that is done already
         condition     the flow's condition of prompt and tokens
-        solver_step   `count` steps of the flow, on noise: the time does not depend on the values
+        solver_step   `count` guided steps of the flow, two rows each, on noise: the time does not
+                      depend on the values
         waveform      the vocoder at the length of the tokens, its excitation included
 
     Returns the last array computed, so that what comes out can be looked at.
@@ -144,7 +146,7 @@ def _encode(stages: Stages, utterance: Utterance, count: int) -> Callable[[], Fl
 def _solver_steps(stages: Stages, utterance: Utterance, count: int) -> Callable[[], Floats]:
     noise = _noise(stages, utterance_frames(stages, utterance))
     condition: FlowCondition = {"mu": noise, "cond": noise, "speaker": noise[:, 0]}
-    all_times = solver_times(stages.synthesis.solver.grid)
+    all_times = [entry.time for entry in evaluations(stages.synthesis.solver)]
     times = [all_times[step % len(all_times)] for step in range(count)]
 
     def call() -> Floats:
@@ -186,13 +188,13 @@ def _condition(stages: Stages, utterance: Utterance) -> FlowCondition:
     )
 
 
-def _mel(stages: Stages, utterance: Utterance) -> Floats:
+def _mel(stages: Stages, utterance: Utterance, preset: str) -> Floats:
     return stages.tokens_to_mel(
         utterance.tokens,
         prompt_tokens=utterance.prompt_tokens,
         prompt_mel=utterance.prompt_mel,
         embedding=utterance.embedding,
-        steps=stages.synthesis.solver_steps,
+        preset=stages.synthesis.preset(preset),
     )
 
 

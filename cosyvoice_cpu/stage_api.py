@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypedDict
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
+from cosyvoice_cpu.bundle.manifest import Audio, SolverPreset, Synthesis
 
 
 class Cancelled(Exception):
@@ -187,8 +187,13 @@ class Stages(Protocol):
         streaming: bool = False,
         steps: int = 10,
         noise: Floats | None = None,
+        preset: SolverPreset | None = None,
     ) -> Floats:
-        """Log-mel [80, frames] of `tokens`, the prompt's part removed."""
+        """Log-mel [80, frames] of `tokens`, the prompt's part removed.
+
+        `preset` says how the flow is solved; None takes the default one, with so many `steps` of
+        the cosine grid if it has another number.
+        """
         ...
 
     def mel_to_f0(self, mel: Floats, *, finalize: bool = True) -> Floats:
@@ -220,11 +225,13 @@ class Stages(Protocol):
         steps: int = 10,
         window_seconds: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        preset: SolverPreset | None = None,
     ) -> FlowStream:
         """A flow for one utterance whose tokens arrive piece by piece.
 
-        `window_seconds` bounds the past that is kept beside the prompt; None keeps all. Once
-        `cancelled` says so, what runs raises `Cancelled` before its next solver step.
+        `steps` and `preset` as for `tokens_to_mel`. `window_seconds` bounds the past that is kept
+        beside the prompt; None keeps all. Once `cancelled` says so, what runs raises `Cancelled`
+        before its next evaluation of the network.
         """
         ...
 

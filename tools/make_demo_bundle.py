@@ -1,5 +1,5 @@
 """Makes the embedded demo: the checkpoint in `demo_voice/` through the ordinary export, the clips
-beside it through the ordinary front end.
+beside it through the ordinary front end, with the solver presets that were judged for it.
 
 python -m tools.make_demo_bundle [FOLDER] [--storage float32]
 
@@ -23,17 +23,24 @@ from cosyvoice_cpu.synthesis.synthesizer import speaker_from_clip
 SOURCES = Path(__file__).parent.parent / "demo_voice"
 CHECKPOINT = SOURCES / "checkpoint"
 PROMPTS = SOURCES / "prompts"
+PRESETS = SOURCES / "presets.json"  # of `python -m tools.judge_demo_presets`
 EMBEDDED_STORAGE = "float16"  # as the checkpoint stores its weights
 MAX_SECONDS = 40.0  # of audio with prompt: a shorter ladder than the default has fewer files
 
 
-def make_demo_bundle(bundle: Path, storage: str = EMBEDDED_STORAGE) -> None:
-    """Write the demo to `bundle`, in place of what is there. Raises: CosyVoiceError."""
+def make_demo_bundle(
+    bundle: Path, storage: str = EMBEDDED_STORAGE, presets: Path | None = PRESETS
+) -> None:
+    """Write the demo to `bundle`, in place of what is there.
+
+    `presets` None makes it for a search of solver presets. Raises: CosyVoiceError.
+    """
     export_checkpoint(
         CHECKPOINT,
         bundle,
         storage=storage,
         max_seconds=MAX_SECONDS,
+        presets=presets,
         overwrite=True,
     )
     stages = BundleStages.load(bundle)

@@ -90,6 +90,7 @@ def sample_mel(network: Flow, ids: Tensor, speaker_embedding: Tensor, noise: Flo
     mu = network.encoder(ids[None])[0].numpy()
     speaker = network.encoder.speaker(speaker_embedding[None])[0].numpy()
     preset = SolverPreset(
+        method="euler",
         steps=COSYVOICE3.solver_steps,
         grid=[float(t) for t in time_grid(COSYVOICE3.solver_steps)],
         guidance_rate=FLOW.inference_cfg_rate,

@@ -17,11 +17,12 @@ from msgspec import Meta
 
 from cosyvoice_cpu.bundle.paths import first_clash, unsafe_path
 from cosyvoice_cpu.bundle.strict_json import parse_json
-from cosyvoice_cpu.errors import ManifestError
+from cosyvoice_cpu.errors import ManifestError, UsageError
 
 FORMAT: Final = "cosyvoice-cpu-bundle"
-FORMAT_VERSION: Final = 2
+FORMAT_VERSION: Final = 3
 MANIFEST_NAME: Final = "manifest.json"
+DEFAULT_PRESET: Final = "default"  # of the solver, in every bundle
 SPEAKERS_FOLDER: Final = "speakers"
 MAX_MANIFEST_BYTES: Final = 16 * 2**20
 HALF_STORAGE: Final = "float16-storage"  # a precision: weights stored half, computed float32
@@ -45,6 +46,7 @@ _MOST_IDS = 2**24
 _MOST_FRAMES = 2**20  # six hours of mel frames
 _MOST_WORDS = 2**28  # of the noise's generator: a second of drawing
 _MOST_NOISE = 2**25  # numbers of the flow's fixed noise; the official has 1.2 million
+_MOST_TIMES = 2**12  # of the flow estimator's table
 _MOST_FILTERS = 2**22  # numbers of the mel filters; the official have 77,000
 Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Positive = Annotated[int, Meta(ge=1, le=_LARGEST)]
@@ -171,12 +173,16 @@ class MelSettings(_Record, frozen=True, kw_only=True):
     fmax: Annotated[float, Meta(gt=0)] | None  # null: half the sample rate
 
 
+SolverMethod = Literal["euler", "midpoint", "rk4"]
+
+
 class SolverPreset(_Record, frozen=True, kw_only=True):
-    """How the flow's equation is solved, by Euler steps with classifier-free guidance.
+    """How the flow's equation is solved, with classifier-free guidance.
 
     Source: CosyVoice cosyvoice/flow/flow_matching.py, CausalConditionalCFM.
     """
 
+    method: SolverMethod  # one, two or four evaluations of the network for a step
     steps: Annotated[int, Meta(ge=1, le=1000)]
     grid: list[Ratio]  # steps + 1 ascending times from 0 to 1
     guidance_rate: Annotated[
@@ -196,6 +202,9 @@ class Synthesis(_Record, frozen=True, kw_only=True):
     max_token_text_ratio: Annotated[float, Meta(ge=0, le=1000)]
     sampling: Sampling
     solver_presets: dict[Word, SolverPreset]  # "default" is one of them
+    # Times that the flow estimator's table has a row for, ascending, as float32 has them; those of
+    # all presets are among them.
+    solver_times: Annotated[list[Ratio], Meta(min_length=1, max_length=_MOST_TIMES)]
     pre_lookahead_tokens: Lookahead
     chunk_frames: Frames  # mel frames of one block of the streaming mask
     max_frames: Frames  # mel frames of fixed noise, prompt included; the vocoder's lasts as long
@@ -215,18 +224,28 @@ class Synthesis(_Record, frozen=True, kw_only=True):
     @property
     def solver(self) -> SolverPreset:
         """The preset that is used unless another one is asked for."""
-        return self.solver_presets["default"]
+        return self.solver_presets[DEFAULT_PRESET]
 
     @property
     def solver_steps(self) -> int:
         """Steps of that preset."""
         return self.solver.steps
 
+    def preset(self, name: str) -> SolverPreset:
+        """The preset of that name. Raises: UsageError listing those that there are."""
+        if name not in self.solver_presets:
+            raise UsageError(
+                f"this bundle has no preset {name[:100]!r}",
+                f"it has {', '.join(sorted(self.solver_presets))}",
+            )
+        return self.solver_presets[name]
+
 
 class QualityResult(_Record, frozen=True, kw_only=True):
     """One measure that the quality gate looked at; `value` must be `bound` the `limit`."""
 
     component: ComponentName | None  # null: the whole pipeline
+    preset: Word | None  # the solver preset that was judged; null: the networks, by the default
     measure: Text  # with its unit, as in "sqnr_db"
     value: float
     bound: Literal["at_least", "at_most"]
@@ -240,12 +259,22 @@ class Quality(_Record, frozen=True, kw_only=True):
     results: list[QualityResult]
     forced: bool
 
+    def refuses(self, preset: str | None) -> bool:
+        """Whether a preset was refused, or with None what does not depend on one."""
+        return any(not r.passed for r in self.results if r.preset == preset)
+
+    @property
+    def overridden(self) -> bool:
+        """Whether a refusal of the networks was overridden, and not of a preset alone."""
+        of_presets = any(not r.passed for r in self.results if r.preset is not None)
+        return self.forced and (self.refuses(None) or not of_presets)
+
 
 class Manifest(_Record, frozen=True, kw_only=True):
     """The whole of `manifest.json`."""
 
     format: Literal["cosyvoice-cpu-bundle"]
-    format_version: Literal[2]
+    format_version: Literal[3]
     generation: Word
     created_by: Text
     source: Source
@@ -342,6 +371,7 @@ def _first_problem(manifest: Manifest) -> str | None:
         or _rates_problem(manifest)
         or _ids_problem(manifest.synthesis)
         or _presets_problem(manifest.synthesis)
+        or _judged_presets_problem(manifest)
         or _sizes_problem(manifest.synthesis)
     )
 
@@ -382,7 +412,7 @@ def _rates_problem(manifest: Manifest) -> str | None:
 
 
 def _presets_problem(synthesis: Synthesis) -> str | None:
-    if "default" not in synthesis.solver_presets:
+    if DEFAULT_PRESET not in synthesis.solver_presets:
         return "there is no preset `default` - at `$.synthesis.solver_presets`"
     for name, preset in synthesis.solver_presets.items():
         place, grid = f"$.synthesis.solver_presets.{name}", preset.grid
@@ -392,6 +422,18 @@ def _presets_problem(synthesis: Synthesis) -> str | None:
             return f"the times do not ascend from 0 to 1 - at `{place}.grid`"
         if preset.guidance_range[0] > preset.guidance_range[1]:
             return f"the range ends before it begins - at `{place}.guidance_range`"
+    times = synthesis.solver_times
+    if sorted(set(times)) != times or times[0] < 0 or times[-1] > 1:
+        return "the times do not ascend within 0 to 1 - at `$.synthesis.solver_times`"
+    return None
+
+
+def _judged_presets_problem(manifest: Manifest) -> str | None:
+    for index, result in enumerate(manifest.quality.results):
+        known = manifest.synthesis.solver_presets
+        if result.preset is not None and result.preset not in known:
+            place = f"$.quality.results[{index}].preset"
+            return f"there is no preset {result.preset!r} - at `{place}`"
     return None
 
 

@@ -5,10 +5,13 @@ The bundle carries them in its manifest; the torch reference takes them from her
 
 from __future__ import annotations
 
-from cosyvoice_cpu.bundle.manifest import Audio, SolverPreset, SpeechIds, Synthesis
+from collections.abc import Mapping
+
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, Audio, SolverPreset, SpeechIds, Synthesis
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.decoding.noise import harmonic_noise_skip
-from cosyvoice_cpu.decoding.solver import time_grid
+from cosyvoice_cpu.decoding.preset_candidates import searched_times
+from cosyvoice_cpu.decoding.solver import evaluation_times, time_grid
 from cosyvoice_cpu.generations import Generation
 
 
@@ -21,11 +24,27 @@ def audio_settings(config: CheckpointConfig) -> Audio:
     )
 
 
-def synthesis_settings(generation: Generation, config: CheckpointConfig) -> Synthesis:
-    """The generation's differences and the checkpoint's settings."""
+def synthesis_settings(
+    generation: Generation,
+    config: CheckpointConfig,
+    presets: Mapping[str, SolverPreset] | None = None,
+) -> Synthesis:
+    """The generation's differences and the checkpoint's settings.
+
+    `presets` come beside the checkpoint's default or in its place. Without them the flow is made
+    for the times of all that a search of presets may try, too.
+    """
     flow, vocoder = config.flow, config.vocoder
     vocabulary = config.speech_lm.speech_token_size
     special = generation.special_ids
+    default = SolverPreset(
+        method="euler",
+        steps=generation.solver_steps,
+        grid=[float(t) for t in time_grid(generation.solver_steps)],
+        guidance_rate=flow.inference_cfg_rate,
+        guidance_range=(0.0, 1.0),
+    )
+    solvers = {DEFAULT_PRESET: default, **(presets or {})}
     return Synthesis(
         speech_vocabulary=vocabulary,
         special_ids=SpeechIds(
@@ -41,14 +60,10 @@ def synthesis_settings(generation: Generation, config: CheckpointConfig) -> Synt
         min_token_text_ratio=generation.min_token_text_ratio,
         max_token_text_ratio=generation.max_token_text_ratio,
         sampling=config.sampling,
-        solver_presets={
-            "default": SolverPreset(
-                steps=generation.solver_steps,
-                grid=[float(t) for t in time_grid(generation.solver_steps)],
-                guidance_rate=flow.inference_cfg_rate,
-                guidance_range=(0.0, 1.0),
-            )
-        },
+        solver_presets=solvers,
+        solver_times=(
+            searched_times(default) if presets is None else evaluation_times([*solvers.values()])
+        ),
         pre_lookahead_tokens=flow.pre_lookahead_len,
         chunk_frames=flow.estimator.static_chunk_size,
         max_frames=generation.fixed_noise_frames,

@@ -47,8 +47,14 @@ def bench(
         int, typer.Option(metavar="N", help="Speech tokens decoded per repetition.")
     ] = 24,
     solver_steps: Annotated[
-        int, typer.Option(metavar="N", help="Solver steps taken per repetition.")
+        int, typer.Option(metavar="N", help="Guided solver steps taken per repetition.")
     ] = 2,
+    preset: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES", help="Solver presets of the bundles, by comma: a row for each."
+        ),
+    ] = "default",
     stream: Annotated[
         bool,
         typer.Option("--stream", help="Measure streams beside whole speech; bundles only."),
@@ -87,6 +93,7 @@ def bench(
 
     Example: cosyvoice-cpu bench --synthetic cosyvoice3 --keep --output bench
     """
+    from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
     from cosyvoice_cpu.cli.messages import note, print_json
     from cosyvoice_cpu.errors import OutputError, SynthesisError, UsageError
     from cosyvoice_cpu.evaluation.bench import run as library
@@ -119,7 +126,11 @@ def bench(
             checkpoint = inputs.synthetic_checkpoint(synthetic)
         given = bundles or []
         names = rows.split(",") if rows else default_rows(checkpoint, given)
-        specs = inputs.rows(names, checkpoint) + bundle_specs(given)
+        of_bundles = bundle_specs(given, preset.split(","))
+        for spec in of_bundles:
+            if spec.preset != DEFAULT_PRESET:
+                spec.request(workload)  # now, not after minutes of work
+        specs = inputs.rows(names, checkpoint) + of_bundles
         if stream:
             width = stream_workers(workers)
             _bench_streams(specs, workload, count, width, repeat, whole=not no_whole, json=json)

@@ -57,6 +57,13 @@ def export(
             "--no-front-end", help="Leave out speaker encoder, speech and text tokenizer."
         ),
     ] = False,
+    presets: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Solver presets with their results (JSON), as a distilled flow needs them.",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a bundle of that name.")
     ] = False,
@@ -82,6 +89,7 @@ def export(
             max_seconds=max_seconds,
             speech_lm=speech_lm.value,
             front_end=not no_front_end,
+            presets=presets,
             overwrite=overwrite,
             threads=resolve_threads(threads),
             progress=progress,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cosyvoice_cpu.quantization.report import (
         CandidateReport,
         ComponentReport,
+        PresetReport,
         QuantizationReport,
     )
 
@@ -30,7 +31,8 @@ def quantize(
         str,
         typer.Option(
             metavar="NAME|FILE",
-            help="auto, a recipe's name, or a .toml file; auto keeps what is good and faster here.",
+            help="auto, a recipe's name, or a .toml file; auto keeps what is good and faster here,"
+            " fast finds a cheaper way to solve the flow.",
         ),
     ] = "auto",
     component: Annotated[
@@ -149,13 +151,33 @@ def _print_report(report: QuantizationReport, output: Path) -> None:
             typer.echo(f"    {part.layers} layers")
         for candidate in part.candidates:
             _print_candidate(candidate, part, dry=not report.written)
+    if report.presets:
+        print_presets(report.presets)
     if report.results:
         _print_results(report.results)
+    if report.results and report.components:
         typer.echo(
             f"  calibration data: {report.calibration}; measured on {', '.join(report.items)}"
         )
     if not report.written:
         typer.echo(f"  memory: {megabytes(report.memory_bytes)} beside mapped files")
+
+
+def print_presets(curve: Sequence[PresetReport]) -> None:
+    """The curve of quality against cost."""
+    typer.echo("  solver: evaluations, rows; mel from default, from exact; what is lost")
+    for tried in curve:
+        lost = f"MOS {tried.mos_lost[0]:.3f}"
+        if tried.word_errors_added and tried.prompt_similarity_lost:
+            lost += (
+                f", words {tried.word_errors_added[0]:.2%}"
+                f", similarity {tried.prompt_similarity_lost[0]:.3f}"
+            )
+        typer.echo(
+            f"    {tried.candidate:<24}{tried.evaluations:>3}{tried.rows:>4}"
+            f"  {tried.mel_db_from_default:.2f} dB {tried.mel_db_from_exact:.2f} dB  {lost}"
+            f" ({tried.sentences} sentences); {tried.refusal or 'taken'}"
+        )
 
 
 def _print_candidate(candidate: CandidateReport, part: ComponentReport, *, dry: bool) -> None:
@@ -185,9 +207,10 @@ def _print_candidate(candidate: CandidateReport, part: ComponentReport, *, dry: 
 def _print_results(results: Sequence[QualityResult]) -> None:
     typer.echo(f"  {'component':<16}{'measure':<28}{'value':>9}   limit")
     for result in results:
+        subject = f"preset {result.preset}" if result.preset else result.component or "speech"
         sign = ">=" if result.bound == "at_least" else "<="
         mark = "" if result.passed else "   REFUSED"
         typer.echo(
-            f"  {result.component or 'speech':<16}{result.measure:<28}{result.value:>9.3g}"
+            f"  {subject:<16}{result.measure:<28}{result.value:>9.3g}"
             f"   {sign} {result.limit:g}{mark}"
         )

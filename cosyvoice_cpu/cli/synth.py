@@ -92,6 +92,19 @@ def synth(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Decides every random draw.")] = 0,
     speed: Annotated[float, typer.Option(metavar="X", help="0.5 to 2; above 1 is faster.")] = 1.0,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="How the flow is solved: default, or fast if the bundle has it."
+        ),
+    ] = None,
+    target_rtf: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Take the best-sounding preset that needs at most X seconds for a second here.",
+        ),
+    ] = None,
     rate: Annotated[
         int | None,
         typer.Option(metavar="HZ", help="Sample rate of the audio; by default the model's."),
@@ -153,6 +166,7 @@ def synth(
     """Speak a text. Example: cosyvoice-cpu synth "Hello" --output hello.wav"""
     import time
 
+    from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
     from cosyvoice_cpu.cli.bundles import chosen_bundle
     from cosyvoice_cpu.cli.forecast import Forecast
     from cosyvoice_cpu.cli.messages import note, print_json, progress_bar, warn
@@ -181,6 +195,7 @@ def synth(
         if rate is not None:
             check_format(encoding, rate)
     _check_options(speaker, audio, transcript)
+    _check_preset_options(preset, target_rtf)
     if workers is not None and not stream:
         raise UsageError("--stream-workers is about --stream", "add --stream")
     stream_workers(workers)
@@ -199,12 +214,21 @@ def synth(
     check_characters(transcript or "", "the transcript")
     stages = BundleStages.load(chosen_bundle(bundle), threads, trust=trust, low_memory=low_memory)
     warnings: list[str] = []
-    if stages.manifest.quality.forced:
+    solver = preset or DEFAULT_PRESET
+    stages.synthesis.preset(solver)
+    if stages.manifest.quality.overridden:
         warnings.append(
             f"{stages.bundle_path} was written although its quality gate refused it "
             "(quantize --force)"
         )
     voice = _voice(stages, speaker, speakers, clip, transcript, warnings)
+    if target_rtf is not None and not show_text:
+        solver = _affordable_preset(stages, voice, target_rtf, warnings)
+    if stages.manifest.quality.refuses(solver):
+        warnings.append(
+            f"the preset {solver} of {stages.bundle_path} was kept although the quality gate"
+            " refused it (quantize --force)"
+        )
     for warning in warnings:
         warn(warning)
     synthesizer = Synthesizer.of_bundle(stages)
@@ -237,6 +261,7 @@ def synth(
             speed=speed,
             rate=rate,
             loudness=loudness,
+            preset=solver,
             **reading,
             progress=tell,
         )
@@ -276,7 +301,7 @@ def synth(
                 "sentences": report.sentences,
                 "warnings": [*warnings, *report.warnings],
                 "retries": report.retries,
-                "preset": "default",
+                "preset": solver,
                 "streaming": stream,
             }
         )
@@ -327,6 +352,40 @@ def _check_options(speaker: str | None, audio: Path | None, transcript: str | No
         raise UsageError("--speaker and --audio are both given", "leave one of them away")
     if transcript is not None and audio is None:
         raise UsageError("--transcript belongs to --audio, which is missing", "give the clip")
+
+
+def _check_preset_options(preset: str | None, target_rtf: float | None) -> None:
+    """Raises: UsageError for a choice that is made twice, or a target that is no speed."""
+    from cosyvoice_cpu.errors import UsageError
+
+    if target_rtf is None:
+        return
+    if preset is not None:
+        raise UsageError("--preset and --target-rtf are both given", "leave one of them away")
+    if not 0 < target_rtf < float("inf"):
+        raise UsageError(
+            f"--target-rtf {target_rtf:g} is no speed", "1 is real time, 0.5 twice as fast"
+        )
+
+
+def _affordable_preset(
+    stages: BundleStages, voice: Speaker, target_rtf: float, warnings: list[str]
+) -> str:
+    """The preset for `--target-rtf`; says which, and its predicted RTF."""
+    from cosyvoice_cpu.cli.messages import note
+    from cosyvoice_cpu.evaluation.affordable import choose_preset, measured_speed
+
+    seconds = float(len(voice.mel) / stages.audio.frame_rate)
+    speed, was_known = measured_speed(stages, seconds)
+    choice = choose_preset(stages.manifest, speed, target_rtf)
+    source = "measured within the last day" if was_known else "measured just now"
+    note(
+        f"preset {choice.preset}: RTF {choice.rtf:.2f} is predicted here,"
+        f" {choice.default_rtf:.2f} for the default ({source})"
+    )
+    if not choice.is_affordable:
+        warnings.append(f"no preset of this bundle reaches RTF {target_rtf:g} here")
+    return choice.preset
 
 
 def _voice(

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
+from cosyvoice_cpu.bundle.manifest import Audio, SolverPreset, Synthesis
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import Velocity, cosine_preset, solve
 from cosyvoice_cpu.decoding.token_loop import stream_tokens
@@ -136,8 +136,9 @@ class ComposedStages(ABC):
         streaming: bool = False,
         steps: int = 10,
         noise: Floats | None = None,
+        preset: SolverPreset | None = None,
     ) -> Floats:
-        """Condition, then guided Euler steps from the fixed noise or `noise` [80, T]."""
+        """Condition, then the solver's steps from the fixed noise or `noise` [80, T]."""
         condition = self.flow_condition(
             tokens,
             prompt_tokens=prompt_tokens,
@@ -152,6 +153,6 @@ class ComposedStages(ABC):
                 velocity,
                 flow_noise(frames, bins, self.synthesis.max_frames) if noise is None else noise,
                 **condition,
-                preset=cosine_preset(self.synthesis.solver, steps),
+                preset=preset or cosine_preset(self.synthesis.solver, steps),
             )
         return mel[:, len(prompt_mel) :]

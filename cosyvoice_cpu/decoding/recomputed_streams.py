@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import SolverPreset
 from cosyvoice_cpu.stage_api import Stages
 
 
@@ -23,11 +24,12 @@ class RecomputedFlowStream:
         prompt_tokens: Sequence[int],
         prompt_mel: Floats,
         embedding: Floats,
-        steps: int,
+        steps: int = 10,
+        preset: SolverPreset | None = None,
     ) -> None:
         self._stages = stages
         self._prompt_tokens, self._prompt_mel = prompt_tokens, prompt_mel
-        self._embedding, self._steps = embedding, steps
+        self._embedding, self._steps, self._preset = embedding, steps, preset
         self._tokens: list[int] = []
         self._given = 0  # frames
         self._ended = False
@@ -61,6 +63,7 @@ class RecomputedFlowStream:
             finalize=finalize,
             streaming=True,
             steps=self._steps,
+            preset=self._preset,
         )[:, :end]
         fresh = mel[:, self._given :]
         self._given = mel.shape[1]

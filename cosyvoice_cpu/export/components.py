@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import HALF_STORAGE, ComponentName, Shapes
 from cosyvoice_cpu.bundle.onnx_scan import scan_onnx
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint
-from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.errors import ParityError
 from cosyvoice_cpu.export.graph_files import attach_weights, write_graphs
 from cosyvoice_cpu.export.parity import (
@@ -52,6 +52,7 @@ class ExportSettings:
     half: bool  # weights stored as float16
     max_frames: int  # mel frames, prompt included
     threads: int
+    times: Floats  # that the flow estimator is made for
 
     @property
     def precision(self) -> str:
@@ -111,10 +112,9 @@ def write_flow(
     progress("flow_encoder", 1.0)
 
     spec = components["flow_estimator"]
-    times = solver_times(time_grid(checkpoint.generation.solver_steps))
     # As many positions as the top of the ladder, or as there is noise for.
     top = settings.sizes(spec.graphs[0])[-1] or checkpoint.generation.fixed_noise_frames
-    deployed = FlowEstimator.from_reference(network, times, positions=top)
+    deployed = FlowEstimator.from_reference(network, settings.times, positions=top)
     paths = _write_network(spec, deployed, writer, settings)
     progress("flow_estimator", 0.4)
     errors = flow_estimator_errors(
@@ -125,12 +125,14 @@ def write_flow(
             for variant in ("full", "chunked")
             for size in probe_sizes(paths[variant])
         ],
-        times,
+        settings.times,
         settings.threads,
         share_of(progress, "flow_estimator", start=0.4),
     )
     stream = paths["stream"][None]
-    errors |= flow_stream_errors(network, config, spec, stream, times, top, settings.threads)
+    errors |= flow_stream_errors(
+        network, config, spec, stream, settings.times, top, settings.threads
+    )
     settings.require("flow_estimator", errors)
     return {
         "flow_encoder": settings.draft(DYNAMIC, encoder_errors),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality, Source, SourceFile
+from cosyvoice_cpu.bundle.preset_file import read_preset_file
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.checkpoint.folder import Checkpoint, open_checkpoint
 from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
@@ -25,6 +28,7 @@ def export_checkpoint(
     max_seconds: float = DEFAULT_MAX_SECONDS,
     speech_lm: str = "base",
     front_end: bool = True,
+    presets: Path | None = None,
     overwrite: bool = False,
     threads: int = 1,
     progress: Progress = no_progress,
@@ -32,8 +36,10 @@ def export_checkpoint(
     """Export the checkpoint in `folder` to a new bundle at `output`; returns its manifest.
 
     `shapes` is "static" (a ladder of sizes up to `max_seconds` of audio with prompt) or "dynamic";
-    `storage` is "float32" or "float16" (stored half, computed float32). Nothing appears at
-    `output` unless every graph agrees with torch.
+    `storage` is "float32" or "float16" (stored half, computed float32). `presets` is a file of
+    solver presets (`bundle.preset_file`); without it the checkpoint's alone is written, and the
+    flow is made so that a search can find more. Nothing appears at `output` unless every graph
+    agrees with torch.
     Raises: UsageError, CheckpointError, ParityError, BundleError, MissingExtraError.
     """
     _require_extra()
@@ -41,8 +47,10 @@ def export_checkpoint(
         raise UsageError(f"unknown shapes {shapes!r}", "choose static or dynamic")
     if storage not in {"float32", "float16"}:
         raise UsageError(f"unknown storage {storage!r}", "choose float32 or float16")
+    given = read_preset_file(presets) if presets else None
     checkpoint = open_checkpoint(folder, speech_lm=speech_lm, front_end=front_end)
     config = checkpoint.config
+    synthesis = synthesis_settings(checkpoint.generation, config, given.presets if given else None)
     frame_rate = config.token_frame_rate * config.flow.token_mel_ratio
     limit = checkpoint.generation.fixed_noise_frames / frame_rate
     if not _MIN_SECONDS <= max_seconds <= limit:
@@ -61,6 +69,7 @@ def export_checkpoint(
         half=storage == "float16",
         max_frames=round(max_seconds * frame_rate),
         threads=threads,
+        times=np.array(synthesis.solver_times, np.float32),
     )
     with BundleWriter(output, overwrite, needed_bytes(checkpoint, half=settings.half)) as writer:
         drafts: dict[ComponentName, ComponentDraft] = {}
@@ -82,8 +91,8 @@ def export_checkpoint(
             source=_source(checkpoint),
             audio=audio_settings(config),
             components=drafts,
-            synthesis=synthesis_settings(checkpoint.generation, config),
-            quality=Quality(results=[], forced=False),
+            synthesis=synthesis,
+            quality=Quality(results=given.results if given else [], forced=False),
         )
         progress("digests", 1.0)
     return manifest

@@ -148,21 +148,25 @@ def flow_estimator_errors(
     threads: int,
     progress: Share,
 ) -> dict[str, float]:
-    """Worst velocity error over `graphs` (file, size, chunked), at a different step for each."""
+    """Worst velocity error over `graphs` (file, size, chunked), at a different time for each.
+
+    On two rows and on one in turn.
+    """
     rng = np.random.default_rng(0)
     worst: dict[str, float] = {}
     estimator = config.flow.estimator
     for count, (path, size, chunked) in enumerate(graphs):
         frames = (size or 3 * estimator.static_chunk_size + 1) - (_PADDING if size else 0)
-        shape = (2, estimator.mel_dim, frames)
+        rows = 2 - count % 2  # with guidance and without
+        shape = (rows, estimator.mel_dim, frames)
         x, mu, cond = (rng.standard_normal(shape).astype(np.float32) for _ in range(3))
-        speaker = rng.standard_normal((2, estimator.spk_dim)).astype(np.float32)
+        speaker = rng.standard_normal((rows, estimator.spk_dim)).astype(np.float32)
         step = (3 * count + 1) % len(times)
         want = network(
             torch.from_numpy(x),
-            torch.ones(2, 1, frames),
+            torch.ones(rows, 1, frames),
             torch.from_numpy(mu),
-            torch.full((2,), float(times[step])),
+            torch.full((rows,), float(times[step])),
             torch.from_numpy(speaker),
             torch.from_numpy(cond),
             streaming=chunked,
@@ -215,7 +219,7 @@ def flow_stream_errors(
     ).numpy()
     session = open_session(path, threads, prepack=False)
     inputs, outputs = spec.tensors(graph, estimator)
-    known = {**spec.numbers(estimator), "prompt_frames": 0, "recent_frames": 0}
+    known = {**spec.numbers(estimator), "rows": 2, "prompt_frames": 0, "recent_frames": 0}
     state = {
         entry.name: np.zeros([int(size) for size in entry.resolved(known)], entry.dtype)
         for entry in inputs[inputs.index(graph.inputs[-1]) :]

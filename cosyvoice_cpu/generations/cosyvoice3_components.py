@@ -15,7 +15,6 @@ from cosyvoice_cpu.generations.components import (
 
 _REFERENCE = "cosyvoice_cpu.networks.reference"
 _DEPLOYED = "cosyvoice_cpu.networks.deployed"
-_GUIDED = 2  # row 0 conditioned, row 1 not: the two halves of classifier-free guidance
 _SAMPLES = "frames * samples_per_frame"
 
 
@@ -79,8 +78,9 @@ _FLOW_ENCODER = ComponentSpec(
 )
 
 
-_FRAMES = (_GUIDED, "mel_bins", "frames")
-_HISTORY = (2, _GUIDED, "channels", "taps_before")
+# Two rows with classifier-free guidance, row 0 conditioned and row 1 not; one without.
+_FRAMES = ("rows", "mel_bins", "frames")
+_HISTORY = (2, "rows", "channels", "taps_before")
 
 
 def _attended_cache(place: str, part: str, *, present: bool) -> CacheSpec:
@@ -89,7 +89,7 @@ def _attended_cache(place: str, part: str, *, present: bool) -> CacheSpec:
         past=f"{place}_{part}_{{layer}}",
         present=f"{part}_{{layer}}" if present else None,
         dtype="float16",
-        shape=(_GUIDED, "heads", f"{place}_frames", "dim_head"),
+        shape=("rows", "heads", f"{place}_frames", "dim_head"),
         axis=2,
         fresh="frames",
     )
@@ -100,8 +100,8 @@ def _estimator_graph(variant: str) -> GraphSpec:
         variant=variant,
         inputs=(
             *(TensorSpec(name, "float32", _FRAMES) for name in ("x", "mu", "cond")),
-            TensorSpec("speaker", "float32", (_GUIDED, "mel_bins")),
-            TensorSpec("step", "int64", ()),  # of the solver, from 0
+            TensorSpec("speaker", "float32", ("rows", "mel_bins")),
+            TensorSpec("step", "int64", ()),  # row of the table of times, from 0
             TensorSpec("valid_frames", "int64", (1,)),  # padding follows
         ),
         outputs=(TensorSpec("velocity", "float32", _FRAMES),),  # of no meaning in the padding
@@ -131,7 +131,7 @@ _FLOW_ESTIMATOR = ComponentSpec(
             variant="stream",  # the same for one chunk, what it attends to before it in caches
             inputs=(
                 *(TensorSpec(name, "float32", _FRAMES) for name in ("x", "mu", "cond")),
-                TensorSpec("speaker", "float32", (_GUIDED, "mel_bins")),
+                TensorSpec("speaker", "float32", ("rows", "mel_bins")),
                 TensorSpec("step", "int64", ()),
                 TensorSpec("position", "int64", (1,)),  # of the first frame, prompt included
                 TensorSpec("history", "float32", _HISTORY),  # of the two position convolutions

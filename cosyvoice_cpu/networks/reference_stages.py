@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import SolverPreset
 from cosyvoice_cpu.checkpoint.config import CheckpointConfig
 from cosyvoice_cpu.checkpoint.folder import open_checkpoint
 from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
@@ -165,6 +166,7 @@ class ReferenceStages(ComposedStages):
         steps: int = 10,
         window_seconds: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        preset: SolverPreset | None = None,
     ) -> RecomputedFlowStream:
         """It computes everything again for each piece, keeps all of the past, is not cancelled.
 
@@ -178,6 +180,7 @@ class ReferenceStages(ComposedStages):
             prompt_mel=prompt_mel,
             embedding=embedding,
             steps=steps,
+            preset=preset,
         )
 
     # Vocoder

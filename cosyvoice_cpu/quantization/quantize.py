@@ -1,8 +1,8 @@
 """From a float32 bundle to a quantized one, or to a refusal.
 
     plan ─> for each component its candidates: written to a hidden folder, measured ─> the chosen
-    ones ─> words and voices, for which a searched one may be rolled back to float32 ─> gate ─>
-    rename
+    ones ─> words and voices, for which a searched one may be rolled back to float32 ─> solver
+    presets, if the recipe searches one ─> gate ─> rename
 
 Nothing of the checkpoint is needed. Weights are read from the mapped bundle one tensor at a time.
 """
@@ -15,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality
+import msgspec
+
+from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest, Quality, SolverPreset
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.bundle.writer import BundleWriter, ComponentDraft
 from cosyvoice_cpu.frontend.speaker_folders import list_speakers
@@ -33,6 +35,7 @@ from cosyvoice_cpu.quantization.search.candidate import (
 )
 from cosyvoice_cpu.quantization.search.evaluator import CandidateEvaluator
 from cosyvoice_cpu.quantization.search.fitting import prepare_inputs
+from cosyvoice_cpu.quantization.search.presets import FoundPreset, search_presets
 from cosyvoice_cpu.quantization.search.selection import (
     CandidateResult,
     fastest,
@@ -66,7 +69,8 @@ def quantize_bundle(
     `components` picks among the recipe's, all by default. `calibration` is a folder of text/audio
     pairs, by default the project's own; "random" takes random ids instead, for a bundle without
     front end. `dry_run` plans and writes nothing. `force` writes what the gate refused and marks it
-    so. What an interrupted run had measured is not measured again; with `keep_measurements` it
+    so. A recipe that searches a solver preset adds it to the bundle's, under the same rule. What an
+    interrupted run had measured is not measured again; with `keep_measurements` it
     stays for the next recipe as well.
     Raises: QualityRefusedError (nothing is written), UsageError, BundleError, ManifestError.
     """
@@ -84,6 +88,8 @@ def quantize_bundle(
     if dry_run:
         return planned
     with BundleWriter(output, overwrite, planned.bytes_after + _SMALLEST_FREE_BYTES) as writer:
+        if not plans:
+            calibration = RANDOM  # nothing is fitted, so nothing needs to be read
         inputs = prepare_inputs(source, calibration, threads, progress)
         evaluator = CandidateEvaluator(inputs, writer)
         drafts = _copied(writer, source, plans, progress)
@@ -101,16 +107,22 @@ def quantize_bundle(
             else:
                 drafts[name] = evaluator.copy(name)
 
+        def result_so_far() -> BundleStages:
+            content = _content(source.manifest, drafts, _NOT_MEASURED)
+            return BundleStages(writer.preview(**content), threads)
+
+        def result_key() -> str:
+            return digest_of(sorted(evaluator.key(result.plan) for result in taken.values()))[:32]
+
         def speech() -> SpeechCheck:
             if not taken:
                 return SpeechCheck([], [])
-            content = _content(source.manifest, drafts, _NOT_MEASURED)
             return check_speech(
                 inputs.reference,
-                lambda: BundleStages(writer.preview(**content), threads),
+                result_so_far,
                 chosen.speech,
                 inputs.cache,
-                digest_of(sorted(evaluator.key(result.plan) for result in taken.values()))[:32],
+                result_key(),
                 share_of(progress, "measuring words and voices"),
             )
 
@@ -125,12 +137,32 @@ def quantize_bundle(
             checked = speech()
         quality = [result for candidate in taken.values() for result in candidate.results]
         quality += checked.results
+        found: FoundPreset | None = None
+        if chosen.presets:
+            found = search_presets(
+                inputs.reference,
+                result_so_far() if taken else inputs.reference,
+                chosen.presets,
+                inputs.cache,
+                result_key() if taken else "float32",
+                share_of(progress, "judging solver presets"),
+            )
+            quality += found.results
         failed = not all(result.passed for result in quality)
         if failed and not force:
             raise QualityRefusedError(quality)
         progress("digests", 0.0)
+        presets = _presets(source.manifest, found)
+        kept = [
+            result
+            for result in source.manifest.quality.results
+            if result.preset is not None and not (found and result.preset == found.name)
+        ]
+        forced = failed or not all(result.passed for result in kept)
         manifest = writer.finish(
-            **_content(source.manifest, drafts, Quality(results=quality, forced=failed))
+            **_content(
+                source.manifest, drafts, Quality(results=[*quality, *kept], forced=forced), presets
+            )
         )
     if not keep_measurements:
         inputs.cache.clear()
@@ -148,7 +180,8 @@ def quantize_bundle(
         forced=failed,
         written=True,
         reused=inputs.cache.reused,
-        notes=[*([_RANDOM_NOTE] if calibration == RANDOM else []), *checked.remarks],
+        notes=[*([_RANDOM_NOTE] if plans and calibration == RANDOM else []), *checked.remarks],
+        presets=found.curve if found else [],
     )
 
 
@@ -245,17 +278,29 @@ def _copied(
 
 
 def _content(
-    manifest: Manifest, drafts: Mapping[ComponentName, ComponentDraft], quality: Quality
+    manifest: Manifest,
+    drafts: Mapping[ComponentName, ComponentDraft],
+    quality: Quality,
+    presets: Mapping[str, SolverPreset] | None = None,
 ) -> dict[str, Any]:
-    """What `BundleWriter.finish` is given."""
+    """What `BundleWriter.finish` is given; `presets` are those of `manifest` unless given."""
+    synthesis = manifest.synthesis
+    if presets:
+        synthesis = msgspec.structs.replace(synthesis, solver_presets=dict(presets))
     return {
         "generation": manifest.generation,
         "source": manifest.source,
         "audio": manifest.audio,
         "components": drafts,
-        "synthesis": manifest.synthesis,
+        "synthesis": synthesis,
         "quality": quality,
     }
+
+
+def _presets(manifest: Manifest, found: FoundPreset | None) -> dict[str, SolverPreset]:
+    """The bundle's presets and the one that was found."""
+    presets = dict(manifest.synthesis.solver_presets)
+    return {**presets, found.name: found.preset} if found else presets
 
 
 def _bytes(manifest: Manifest, component: ComponentName | None = None) -> int:

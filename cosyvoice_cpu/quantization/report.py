@@ -40,6 +40,23 @@ class ComponentReport:
 
 
 @dataclass(frozen=True)
+class PresetReport:
+    """A solver tried: what it costs and loses. Intervals are [mean, low, high], of 95 %."""
+
+    candidate: str
+    evaluations: int  # of the network
+    rows: int  # computed in all: the cost; 20 for the original's ten guided steps
+    mel_db_from_default: float
+    mel_db_from_exact: float
+    mos_lost: list[float]  # on the same speech tokens
+    sentences: int  # judged, all seeds counted; those of the screening alone if not a finalist
+    word_errors_added: list[float] | None = None  # per word
+    prompt_similarity_lost: list[float] | None = None
+    results: list[QualityResult] = field(default_factory=list)
+    refusal: str | None = None  # why it was not taken
+
+
+@dataclass(frozen=True)
 class QuantizationReport:
     """The whole run; of a dry run, what would be done."""
 
@@ -55,4 +72,5 @@ class QuantizationReport:
     calibration: str = ""  # the folder of the items, or "random ids"
     fitted_items: list[str] = field(default_factory=list)  # what recipes could be fitted to
     reused: int = 0  # measurements of an interrupted run
+    presets: list[PresetReport] = field(default_factory=list)  # solvers tried, by cost
     notes: list[str] = field(default_factory=list)  # what could not be measured, and why

@@ -12,11 +12,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import ComponentName, Manifest
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, ComponentName, Manifest, SolverPreset
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
-from cosyvoice_cpu.decoding.solver import Velocity
-from cosyvoice_cpu.errors import SynthesisError, UsageError
+from cosyvoice_cpu.decoding.solver import Velocity, cosine_preset, evaluations
+from cosyvoice_cpu.errors import SynthesisError
 from cosyvoice_cpu.runtime.activation_arena import give_back
 from cosyvoice_cpu.runtime.flow import FlowEncoderStage, FlowEstimatorStage
 from cosyvoice_cpu.runtime.flow_stream import BundleFlowStream, FlowStreamStage, window_frames
@@ -236,7 +236,7 @@ class BundleStages(ComposedStages):
         *,
         streaming: bool = False,
     ) -> Floats:
-        """The estimator once, at one of the solver's times. Raises: UsageError for another t."""
+        """The estimator once, at a time of its table. Raises: UsageError for another t."""
         return self._flow_estimator().velocity(x, mask, mu, t, speaker, cond, streaming=streaming)
 
     @contextlib.contextmanager
@@ -256,9 +256,11 @@ class BundleStages(ComposedStages):
         streaming: bool = False,
         steps: int = 10,
         noise: Floats | None = None,
+        preset: SolverPreset | None = None,
     ) -> Floats:
-        """Raises: UsageError unless `steps` is what the graphs were made for."""
-        self._require_steps(steps)
+        """Raises: UsageError for a solver that the graphs were not made for."""
+        preset = preset or cosine_preset(self.synthesis.solver, steps)
+        self._flow_estimator().times.require(preset)
         mel = super().tokens_to_mel(
             tokens,
             prompt_tokens=prompt_tokens,
@@ -266,19 +268,11 @@ class BundleStages(ComposedStages):
             embedding=embedding,
             finalize=finalize,
             streaming=streaming,
-            steps=steps,
             noise=noise,
+            preset=preset,
         )
         give_back()
         return mel
-
-    def _require_steps(self, steps: int) -> None:
-        made_for = self.synthesis.solver_steps
-        if steps != made_for:
-            raise UsageError(
-                f"this bundle's flow takes {made_for} steps, not {steps}",
-                "leave the number of steps alone, or use the torch reference",
-            )
 
     def mel_to_f0(self, mel: Floats, *, finalize: bool = True) -> Floats:
         """Raises: SynthesisError if `mel` is too short."""
@@ -307,56 +301,67 @@ class BundleStages(ComposedStages):
         steps: int = 10,
         window_seconds: float | None = None,
         cancelled: Callable[[], bool] | None = None,
+        preset: SolverPreset | None = None,
     ) -> BundleFlowStream:
         """A chunk costs its own frames; the prompt's part is computed once per speaker.
 
         With a window the mel is not exact anyway, and silence is taken for what follows the prompt
         (`FlowStreamStage.prompt_past`).
 
-        Raises: UsageError unless `steps` is what the graphs were made for, BundleError if the
+        Raises: UsageError for a solver that the graphs were not made for, BundleError if the
         bundle has no graph for streams.
         """
-        self._require_steps(steps)
+        preset = preset or cosine_preset(self.synthesis.solver, steps)
+        stage = self._flow_stream()
+        stage.times.require(preset)
         window = window_frames(window_seconds, self.audio)
         voice = (prompt_tokens, prompt_mel, embedding)
-        past = self._prompt_past(voice, window is None, cancelled)
-        return BundleFlowStream(self._flow_stream(), past, *voice, window, cancelled)
+        past = self._prompt_past(voice, window is None, preset, cancelled)
+        return BundleFlowStream(stage, past, *voice, preset, window, cancelled)
 
     def prefill_prompt(
-        self, prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats
+        self,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        preset: str = DEFAULT_PRESET,
     ) -> Path:
         """Compute what streams with a window need of a prompt, and keep it in the user's cache.
 
-        Returns the file. Raises: OutputError if it can't be written.
+        It is of one preset, by its name. Returns the file. Raises: UsageError for an unknown
+        preset, OutputError if it can't be written.
         """
         voice = (prompt_tokens, prompt_mel, embedding)
-        past = self._prompt_past(voice, False)
-        return self._prompt_files.save(prompt_digest(*voice), False, past)
+        solver = self.synthesis.preset(preset)
+        past = self._prompt_past(voice, False, solver)
+        return self._prompt_files.save(prompt_digest(*voice), False, solver, past)
 
     def forget_prompt(
         self, prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats
     ) -> None:
-        """Remove the file of `prefill_prompt`, if there is one."""
+        """Remove the files of `prefill_prompt`, if there are any."""
         digest = prompt_digest(prompt_tokens, prompt_mel, embedding)
-        path = self._prompt_files.path(digest, False)
-        if path is not None:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        for preset in self.synthesis.solver_presets.values():
+            path = self._prompt_files.path(digest, False, preset)
+            if path is not None:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
     def _prompt_past(
         self,
         voice: tuple[Sequence[int], Floats, Floats],
         exact: bool,
+        preset: SolverPreset,
         cancelled: Callable[[], bool] | None = None,
     ) -> PromptPast:
         stage = self._flow_stream()
 
         def make(digest: bytes) -> PromptPast:
-            shape = (self.synthesis.solver_steps, *stage.past_shape(0))
-            kept = self._prompt_files.load(digest, exact, shape)
-            return kept or stage.prompt_past(*voice, exact=exact, cancelled=cancelled)
+            shapes = [stage.past_shape(entry.rows, 0) for entry in evaluations(preset)]
+            kept = self._prompt_files.load(digest, exact, preset, shapes)
+            return kept or stage.prompt_past(*voice, preset, exact=exact, cancelled=cancelled)
 
-        return self._prompts.get(*voice, exact, make)
+        return self._prompts.get(*voice, exact, preset, make)
 
     def vocoder_stream(self) -> BundleVocoderStream:
         """A piece costs its own frames and those looked back on."""

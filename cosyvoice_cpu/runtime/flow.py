@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import Synthesis
+from cosyvoice_cpu.bundle.manifest import SolverPreset, Synthesis
 from cosyvoice_cpu.decoding.ids import flow_token_ids
-from cosyvoice_cpu.decoding.solver import Velocity, solver_times
-from cosyvoice_cpu.errors import UsageError
+from cosyvoice_cpu.decoding.solver import Velocity, evaluation_times
+from cosyvoice_cpu.errors import BundleError, UsageError
 from cosyvoice_cpu.generations import GraphSpec
 from cosyvoice_cpu.runtime.graph import Graph
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 
-_GUIDED = 2  # rows that the estimator's graphs are made for: conditioned and not
+_ROWS_AT_ONCE = 2  # conditioned and not: what a solver asks for at most
+_SAME_TIME = 1e-6  # float32 sums of other order end so near
 
 
 class FlowEncoderStage:
@@ -58,8 +59,8 @@ class _Sized:
     frames: int
     size: int
 
-    def pair(self, x: Floats, mu: Floats, speaker: Floats, cond: Floats, step: int) -> Floats:
-        """x, mu, cond [2, mel bins, >= frames], speaker [2, mel bins] to [2, mel bins, frames]."""
+    def rows(self, x: Floats, mu: Floats, speaker: Floats, cond: Floats, step: int) -> Floats:
+        """x, mu, cond [B, mel bins, >= frames], speaker [B, mel bins] to [B, mel bins, frames]."""
         padding = ((0, 0), (0, 0), (0, self.size - self.frames))
         padded = (np.pad(array[:, :, : self.frames], padding) for array in (x, mu, cond))
         feed = self.spec.feed(*padded, speaker, step, [self.frames])
@@ -67,17 +68,58 @@ class _Sized:
         return velocity[:, :, : self.frames]
 
 
+class TimeTable:
+    """The times that the estimator's graphs have a row of modulations for."""
+
+    def __init__(self, graphs: ComponentGraphs, synthesis: Synthesis) -> None:
+        """Raises: BundleError unless there is a row for each, and a time for each preset's."""
+        graphs.require_rows("modulation", len(synthesis.solver_times), "solver_times")
+        self._times = np.array(synthesis.solver_times, np.float32)
+        for name, preset in synthesis.solver_presets.items():
+            if missing := self.missing(preset):
+                raise BundleError(
+                    f"the flow of this bundle has no t = {missing[0]:g}, which its preset"
+                    f" {name!r} needs",
+                    "its manifest was changed; get the bundle again, or export it again",
+                )
+
+    def row(self, time: float) -> int:
+        """The row of `time`. Raises: UsageError if there is none."""
+        distance = np.abs(self._times - np.float32(time))
+        row = int(distance.argmin())
+        if distance[row] > _SAME_TIME:
+            raise UsageError(
+                f"t = {time:g} is none of the {len(self._times)} times of this bundle's solvers",
+                "use one of its presets, or the torch reference for any t",
+            )
+        return row
+
+    def require(self, preset: SolverPreset) -> None:
+        """Raises: UsageError if the graphs can't be asked for what `preset` needs."""
+        if missing := self.missing(preset):
+            raise UsageError(
+                f"this bundle's flow can't take {preset.steps} {preset.method} steps of this grid:"
+                f" it knows no t = {missing[0]:g}",
+                "use one of its presets, or the torch reference",
+            )
+
+    def missing(self, preset: SolverPreset) -> list[float]:
+        """Times of `preset` without a row."""
+        times = np.array(evaluation_times([preset]), np.float32)
+        nearest = np.abs(times[:, None] - self._times).min(axis=1)
+        return [float(time) for time in times[nearest > _SAME_TIME]]
+
+
 class FlowEstimatorStage:
-    """Velocity at one of the solver's steps, padded to the ladder."""
+    """Velocity at one of the table's times, padded to the ladder."""
 
     def __init__(self, graphs: ComponentGraphs, synthesis: Synthesis) -> None:
         """Graphs open when first needed.
 
-        Raises: BundleError if they were made for fewer steps than the manifest says.
+        Raises: BundleError if they were made for other times than the manifest says.
         """
-        graphs.require_rows("modulation", synthesis.solver_steps, "solver preset")
+        self.times = TimeTable(graphs, synthesis)
         self._graphs = graphs
-        self._times = solver_times(synthesis.solver.grid)
 
     def velocity(
         self,
@@ -92,24 +134,22 @@ class FlowEstimatorStage:
     ) -> Floats:
         """Velocity [B, mel bins, T], zero where `mask` is; shapes as in the stage API.
 
-        Rows that share a time and a number of frames are computed in pairs. Raises: UsageError for
-        a time that is none of the solver's or a mask that is not right padding, SynthesisError for
+        Rows that share a time and a number of frames are computed two at once. Raises: UsageError
+        for a time that is not in the table or a mask that is not right padding, SynthesisError for
         more frames than the ladder holds.
         """
-        steps = [self._step(float(time)) for time in t]
+        steps = [self.times.row(float(time)) for time in t]
         frames = [_valid_frames(row) for row in mask[:, 0]]
         result = np.zeros_like(x, dtype=np.float32)
         waiting = list(range(len(x)))
         while waiting:
             first = waiting[0]
-            pair = [i for i in waiting if (steps[i], frames[i]) == (steps[first], frames[first])]
-            pair = pair[:_GUIDED]
-            waiting = [i for i in waiting if i not in pair]
-            rows = [pair[0], pair[-1]]
+            rows = [i for i in waiting if (steps[i], frames[i]) == (steps[first], frames[first])]
+            rows = rows[:_ROWS_AT_ONCE]
+            waiting = [i for i in waiting if i not in rows]
             with self._sized(frames[first], streaming) as sized:
-                out = sized.pair(x[rows], mu[rows], speaker[rows], cond[rows], steps[first])
-            for place, row in enumerate(pair):
-                result[row, :, : frames[first]] = out[place]
+                out = sized.rows(x[rows], mu[rows], speaker[rows], cond[rows], steps[first])
+            result[rows, :, : frames[first]] = out
         return result
 
     @contextlib.contextmanager
@@ -124,7 +164,7 @@ class FlowEstimatorStage:
             def velocity(
                 x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
             ) -> Floats:
-                return sized.pair(x, mu, speaker, cond, self._step(float(t[0])))
+                return sized.rows(x, mu, speaker, cond, self.times.row(float(t[0])))
 
             yield velocity
 
@@ -133,16 +173,6 @@ class FlowEstimatorStage:
         variant = "chunked" if streaming else "full"
         with self._graphs.for_frames(variant, frames) as (graph, size):
             yield _Sized(graph, self._graphs.spec.graph(variant), frames, size)
-
-    def _step(self, time: float) -> int:
-        distance = np.abs(self._times - time)
-        step = int(distance.argmin())
-        if distance[step] > 1e-6:
-            raise UsageError(
-                f"t = {time:g} is none of the solver's {len(self._times)} steps in this bundle",
-                "use one of its steps, or the torch reference for any t",
-            )
-        return step
 
 
 def _valid_frames(mask: Floats) -> int:

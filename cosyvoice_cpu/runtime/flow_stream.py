@@ -2,8 +2,8 @@
 
 With the streaming mask a frame attends to its own chunk and to all before it, and the noise is
 fixed by position. So every chunk is final once the tokens that its encoder looks ahead to are
-there, and its keys and values are constants of the solver's step: a chunk costs its own frames,
-however much was said before. The prompt's are constants of the speaker, computed once and shared.
+there, and its keys and values are constants of each evaluation of the solver: a chunk costs its own
+frames, however much was said before. The prompt's are constants of the speaker, computed once.
 
     prompt chunks | chunks that hold prompt and target | the last chunks of the target | new frames
     `PromptPast`    kept as long as the stream is        as many as the window holds
@@ -22,17 +22,16 @@ from itertools import count
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
+from cosyvoice_cpu.bundle.manifest import Audio, SolverPreset, Synthesis
 from cosyvoice_cpu.decoding.noise import flow_noise
-from cosyvoice_cpu.decoding.solver import solve
+from cosyvoice_cpu.decoding.solver import evaluations, solve
 from cosyvoice_cpu.errors import SynthesisError, UsageError
-from cosyvoice_cpu.runtime.flow import FlowEncoderStage
+from cosyvoice_cpu.runtime.flow import FlowEncoderStage, TimeTable
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 from cosyvoice_cpu.runtime.prompt_past import Halves, PromptPast
 from cosyvoice_cpu.runtime.recent_past import RecentPast, WindowMemory
 from cosyvoice_cpu.stage_api import Cancelled
 
-_ROWS = 2  # conditioned, and not
 _PARTS = 2  # key, value
 
 
@@ -47,7 +46,7 @@ class FlowStreamStage:
         synthesis: Synthesis,
     ) -> None:
         """Raises: BundleError if the engine refuses the graph, or the bundle has none."""
-        graphs.require_rows("modulation", synthesis.solver_steps, "solver preset")
+        self.times = TimeTable(graphs, synthesis)
         self.encoder, self.audio, self.synthesis = encoder, audio, synthesis
         self.spec = graphs.spec.graph("stream")
         self._graph = graphs.open("stream")
@@ -55,22 +54,23 @@ class FlowStreamStage:
         first = self.spec.caches[0]
         self.layers = next(n for n in count() if first.tensors(n)[0].name not in shapes)
         self._heads, self._dim_head = (int(shapes["prompt_key_0"][axis]) for axis in (1, 3))
-        self._history = tuple(int(size) for size in shapes["history"])
+        self._history = shapes["history"]
         self.memory = WindowMemory()
 
-    @property
-    def no_past(self) -> PromptPast:
+    def no_past(self, preset: SolverPreset) -> PromptPast:
         """Where there is no prompt, or none of its chunks is whole."""
-        steps = self.synthesis.solver_steps
+        rows = [entry.rows for entry in evaluations(preset)]
+        convolutions, _, channels, taps = self._history
+        history = [(int(convolutions), count, int(channels), int(taps)) for count in rows]
         return PromptPast(
             0,
-            np.zeros((steps, *self.past_shape(0)), np.float16),
-            np.zeros((steps, *self._history), np.float32),
+            [np.zeros(self.past_shape(count, 0), np.float16) for count in rows],
+            [np.zeros(shape, np.float32) for shape in history],
         )
 
-    def past_shape(self, frames: int) -> tuple[int, ...]:
+    def past_shape(self, rows: int, frames: int) -> tuple[int, ...]:
         """[layers, key and value, rows, heads, frames, dim_head]."""
-        return (self.layers, _PARTS, _ROWS, self._heads, frames, self._dim_head)
+        return (self.layers, _PARTS, rows, self._heads, frames, self._dim_head)
 
     def velocity(
         self,
@@ -85,9 +85,10 @@ class FlowStreamStage:
         prompt: Halves,
         recent: Halves,
     ) -> tuple[Floats, Floats, list[Halves]]:
-        """Velocity [2, mel bins, T], the history after, and the frames' own keys and values.
+        """Velocity [rows, mel bins, T], the history after, and the frames' own keys and values.
 
-        x, mu, cond [2, mel bins, T], speaker [2, mel bins]; `prompt` and `recent` of this step.
+        x, mu, cond [rows, mel bins, T], speaker [rows, mel bins]; `step` is the row of the table of
+        times, `prompt` and `recent` are of this evaluation.
         What is returned of the frames is [rows, heads, T, dim_head] for each layer's key and value.
         """
         feed = self.spec.feed(x, mu, cond, speaker, step, [position], history)
@@ -107,6 +108,7 @@ class FlowStreamStage:
         prompt_tokens: Sequence[int],
         prompt_mel: Floats,
         embedding: Floats,
+        preset: SolverPreset,
         *,
         exact: bool = True,
         cancelled: Callable[[], bool] | None = None,
@@ -122,10 +124,11 @@ class FlowStreamStage:
         followed = [*prompt_tokens, *synthesis.silent_tokens[:ahead]]
         known = self.audio.frames_of(max(0, len(followed) - synthesis.pre_lookahead_tokens))
         frames = min(known, len(prompt_mel)) // chunk * chunk
+        nothing = self.no_past(preset)
         if not frames:
-            return self.no_past
+            return nothing
         voice = (followed, prompt_mel, embedding)
-        stream = BundleFlowStream(self, self.no_past, *voice, cancelled=cancelled)
+        stream = BundleFlowStream(self, nothing, *voice, preset, cancelled=cancelled)
         stream.compute(frames)
         return stream.past()
 
@@ -140,11 +143,12 @@ class BundleFlowStream:
         prompt_tokens: Sequence[int],
         prompt_mel: Floats,
         embedding: Floats,
+        preset: SolverPreset,
         window_frames: int | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
         """`window_frames` bounds the past that is kept beside the prompt, in whole chunks."""
-        self._cancelled = cancelled
+        self._cancelled, self._preset = cancelled, preset
         synthesis = stage.synthesis
         chunk = synthesis.chunk_frames
         self._stage, self._prompt, self._embedding = stage, prompt, embedding
@@ -154,10 +158,10 @@ class BundleFlowStream:
         window = None if window_frames is None else max(1, -(-window_frames // chunk))
         self._tokens = list(prompt_tokens)
         self._done = prompt.frames
-        self._history = prompt.history.copy()
+        self._history = list(prompt.history)
         self._recent = RecentPast(
             stage.past_shape,
-            steps=synthesis.solver_steps,
+            rows=[entry.rows for entry in evaluations(preset)],
             chunk=chunk,
             most_chunks=None if window is None else pinned + window,
             pinned_chunks=pinned,
@@ -207,7 +211,8 @@ class BundleFlowStream:
 
     def past(self) -> PromptPast:
         """All that was computed, as the prompt of other streams; only without a window."""
-        attended = np.concatenate([self._prompt.attended, self._recent.all()], axis=5)
+        parts = zip(self._prompt.attended, self._recent.all(), strict=True)
+        attended = [np.concatenate(pair, axis=4) for pair in parts]
         return PromptPast(self._done, attended, self._history)
 
     def _chunk(self, frames: int) -> Floats:
@@ -219,7 +224,7 @@ class BundleFlowStream:
         known = self._prompt_mel[:, start : start + frames]
         cond[:, : known.shape[1]] = known
         noise = flow_noise(start + frames, len(mu), synthesis.max_frames)[:, start:]
-        steps = iter(range(synthesis.solver_steps))
+        order = count()
         chunk = synthesis.chunk_frames
         number = (start - self._prompt.frames) // chunk
 
@@ -228,20 +233,20 @@ class BundleFlowStream:
         ) -> Floats:
             if self._cancelled and self._cancelled():
                 raise Cancelled
-            step = next(steps)
-            result, self._history[step], fresh = stage.velocity(
+            index = next(order)
+            result, self._history[index], fresh = stage.velocity(
                 *(x, mu, cond, speaker),
-                step=step,
+                step=stage.times.row(float(t[0])),
                 position=start,
-                history=self._history[step],
-                prompt=self._prompt.attended[step],
-                recent=self._recent.of(step),
+                history=self._history[index],
+                prompt=self._prompt.attended[index],
+                recent=self._recent.of(index),
             )
             if frames == chunk:  # the last of a stream is not whole, and nothing follows it
-                self._recent.add(step, number, fresh)
+                self._recent.add(index, number, fresh)
             return result
 
-        mel = solve(velocity, noise, mu, cond, speaker, preset=synthesis.solver)
+        mel = solve(velocity, noise, mu, cond, speaker, preset=self._preset)
         self._done += frames
         return mel
 

@@ -168,7 +168,7 @@ def _free_length(model: Any, source: GraphSource) -> None:
     model.reshape(
         {
             port.any_name: [
-                -1 if _depends(dim, ladder.symbol) else size.get_length()
+                -1 if size.is_dynamic or _depends(dim, ladder.symbol) else size.get_length()
                 for dim, size in zip(expected[port.any_name], port.partial_shape, strict=True)
             ]
             for port in model.inputs

@@ -8,7 +8,7 @@ speaker, the flow's files and the solver, so nothing stale is found. It is a saf
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
-from cosyvoice_cpu.bundle.manifest import Manifest
+from cosyvoice_cpu.bundle.manifest import Manifest, SolverPreset
 from cosyvoice_cpu.bundle.safetensors_header import Header, read_header
 from cosyvoice_cpu.errors import OutputError
-from cosyvoice_cpu.runtime.prompt_past import PromptPast
+from cosyvoice_cpu.runtime.prompt_past import PromptPast, preset_digest
 from cosyvoice_cpu.system.cache_folder import cache_folder, is_private
 
-_FORMAT = b"1"
+_FORMAT = b"2"
 _TYPES: Mapping[str, type[np.generic]] = {"F16": np.float16, "F32": np.float32}
 
 
@@ -35,43 +35,50 @@ class PromptFiles:
             component = manifest.components.get(name)
             for entry in component.files if component else ():
                 digest.update(f"{entry.path} {entry.sha256} ".encode())
-        synthesis = manifest.synthesis
-        digest.update(repr((synthesis.solver, synthesis.silent_tokens)).encode())
+        digest.update(repr(manifest.synthesis.silent_tokens).encode())
         self._bundle = digest.digest()
 
-    def path(self, voice: bytes, exact: bool) -> Path | None:
+    def path(self, voice: bytes, exact: bool, preset: SolverPreset) -> Path | None:
         """Where the past of the prompt with the digest `voice` is kept; None without a cache."""
         folder = cache_folder()
-        name = hashlib.sha256(self._bundle + voice + bytes([exact])).hexdigest()
+        key = self._bundle + voice + bytes([exact]) + preset_digest(preset)
+        name = hashlib.sha256(key).hexdigest()
         return folder / "prompts" / f"{name}.safetensors" if folder else None
 
-    def load(self, voice: bytes, exact: bool, shape: tuple[int, ...]) -> PromptPast | None:
+    def load(
+        self, voice: bytes, exact: bool, preset: SolverPreset, shapes: Sequence[tuple[int, ...]]
+    ) -> PromptPast | None:
         """The past of a prompt, mapped; None if there is none that can be relied on.
 
-        `shape` is that of `PromptPast.attended`, 0 for what any size fits.
+        `shapes` are those of `PromptPast.attended`, 0 for what any size fits.
         """
-        path = self.path(voice, exact)
+        path = self.path(voice, exact, preset)
         try:
             if path is None or not path.is_file() or not is_private(path.stat()):
                 return None
             header = read_header(path)
-            attended = _mapped(path, header, "attended")
-            history = np.array(_mapped(path, header, "history"))
+            attended, history = (
+                [_mapped(path, header, f"{name}.{index}") for index in range(len(shapes))]
+                for name in ("attended", "history")
+            )
         except (OSError, ValueError, KeyError):
             return None
-        fits = len(attended.shape) == len(shape) and all(
-            wanted in (0, found) for wanted, found in zip(shape, attended.shape, strict=True)
+        fits = all(
+            len(array.shape) == len(shape)
+            and all(wanted in (0, found) for wanted, found in zip(shape, array.shape, strict=True))
+            for array, shape in zip(attended, shapes, strict=True)
         )
-        return PromptPast(attended.shape[5], attended, history) if fits else None
+        frames = {array.shape[4] for array in attended} if fits else set()
+        return PromptPast(frames.pop(), attended, history) if len(frames) == 1 else None
 
-    def save(self, voice: bytes, exact: bool, past: PromptPast) -> Path:
+    def save(self, voice: bytes, exact: bool, preset: SolverPreset, past: PromptPast) -> Path:
         """Keep the past of a prompt; returns its file.
 
         Raises: OutputError without a cache, or if it can't be written.
         """
         from safetensors.numpy import save
 
-        path = self.path(voice, exact)
+        path = self.path(voice, exact, preset)
         if path is None:
             raise OutputError(
                 "this user has no cache folder", "set COSYVOICE_CPU_CACHE to a folder"
@@ -83,8 +90,16 @@ class PromptFiles:
                 f"the cache folder {path.parent} can't be made ({error.strerror})",
                 "set COSYVOICE_CPU_CACHE to a folder that can be written",
             ) from error
-        content = save({"attended": past.attended, "history": past.history})
-        write_file_atomically(path, content)
+        parts: dict[str, Sequence[NDArray[Any]]] = {
+            "attended": past.attended,
+            "history": past.history,
+        }
+        tensors = {
+            f"{name}.{index}": part
+            for name, sequence in parts.items()
+            for index, part in enumerate(sequence)
+        }
+        write_file_atomically(path, save(tensors))
         return path
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosyvoice_cpu.arrays import Floats
+from cosyvoice_cpu.bundle.manifest import SolverPreset
 
 Halves = NDArray[np.float16]
 
@@ -26,13 +27,15 @@ class PromptPast:
     """What a stream attends to of a speaker's prompt. Shared by all streams, never written to."""
 
     frames: int  # whole chunks
-    attended: Halves  # [steps, layers, key and value, rows, heads, frames, dim_head]
-    history: Floats  # [steps, 2 convolutions, rows, channels, taps before]
+    # For each evaluation of the solver [layers, key and value, rows, heads, frames, dim_head]
+    attended: Sequence[Halves]
+    history: Sequence[Floats]  # the same: [2 convolutions, rows, channels, taps before]
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self.attended.nbytes + self.history.nbytes
+        halves = sum(array.nbytes for array in self.attended)
+        return halves + sum(array.nbytes for array in self.history)
 
 
 class PromptPasts:
@@ -43,7 +46,7 @@ class PromptPasts:
 
     def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[tuple[bytes, bool], PromptPast] = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, bool, bytes], PromptPast] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(
@@ -52,11 +55,14 @@ class PromptPasts:
         prompt_mel: Floats,
         embedding: Floats,
         exact: bool,
+        preset: SolverPreset,
         make: Callable[[bytes], PromptPast],
     ) -> PromptPast:
-        """The past of this prompt, exact or not; `make` gives by its digest what is not kept."""
+        """The past of this prompt, exact or not, as `preset` solves; `make` gives by the prompt's
+        digest what is not kept.
+        """
         voice = prompt_digest(prompt_tokens, prompt_mel, embedding)
-        key = (voice, exact)
+        key = (voice, exact, preset_digest(preset))
         with self._lock:
             past = self._kept.pop(key, None)
             if past is None:
@@ -74,6 +80,11 @@ class PromptPasts:
     @property
     def _bytes(self) -> int:
         return sum(past.nbytes for past in self._kept.values())
+
+
+def preset_digest(preset: SolverPreset) -> bytes:
+    """What tells solvers apart."""
+    return hashlib.sha256(repr(preset).encode()).digest()
 
 
 def prompt_digest(prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats) -> bytes:

@@ -1,4 +1,4 @@
-"""Keys and values of a stream's recent chunks, for each solver step.
+"""Keys and values of a stream's recent chunks, for each evaluation of the solver.
 
 A window is a ring: its oldest chunk makes room for the next. The order of what is attended to does
 not matter, positions are in the keys already. Its memory, a hundred megabytes and more at full
@@ -21,7 +21,7 @@ _KEPT = 1  # windows of ended streams; more were in use at the same time
 
 
 class WindowMemory:
-    """The memory of windows: flat arrays, one for each solver step and one more to move in.
+    """The memory of windows: flat arrays, one for each evaluation and one more to move in.
 
     May be used from several threads.
     """
@@ -50,33 +50,35 @@ class RecentPast:
 
     def __init__(
         self,
-        shape: Callable[[int], tuple[int, ...]],
+        shape: Callable[[int, int], tuple[int, ...]],
         *,
-        steps: int,
+        rows: Sequence[int],
         chunk: int,
         most_chunks: int | None,
         pinned_chunks: int,
         memory: WindowMemory,
     ) -> None:
-        """`shape` of the past of so many frames. The first `pinned_chunks` stay as long as the
-        stream does; with `most_chunks`, those included, None for all, the others follow each other.
+        """`shape` of the past of so many rows and frames; `rows` of each evaluation. The first
+        `pinned_chunks` stay as long as the stream does; with `most_chunks`, those included, None
+        for all, the others follow each other.
         """
-        self._shape, self._chunk = shape, chunk
+        self._shape, self._rows, self._chunk = shape, rows, chunk
         self._most, self._pinned = most_chunks, pinned_chunks
-        self._kept: list[Halves] = [np.zeros(shape(0), np.float16) for _ in range(steps)]
+        self._kept: list[Halves] = [np.zeros(shape(count, 0), np.float16) for count in rows]
         self._arrays: list[Halves] | None = None
         self._end: Callable[[], object] = lambda: None
         if most_chunks is not None:
-            self._arrays = memory.take(steps + 1, math.prod(shape(most_chunks * chunk)))
+            most = math.prod(shape(max(rows), most_chunks * chunk))
+            self._arrays = memory.take(len(rows) + 1, most)
             self._end = weakref.finalize(self, memory.give_back, self._arrays)
 
     def of(self, step: int) -> Halves:
         """[layers, key and value, rows, heads, frames, dim_head], contiguous."""
         return self._kept[step]
 
-    def all(self) -> Halves:
-        """The same for all steps, [steps, ...]."""
-        return np.stack(self._kept)
+    def all(self) -> Sequence[Halves]:
+        """The same for all evaluations."""
+        return self._kept
 
     def add(self, step: int, number: int, fresh: Sequence[Halves]) -> None:
         """Keep the keys and values of chunk `number`, from 0: for each layer and part in turn
@@ -99,7 +101,7 @@ class RecentPast:
 
     def _grow(self, step: int, chunks: int) -> None:
         """Make room for one chunk behind `chunks` of them."""
-        shape = self._shape((chunks + 1) * self._chunk)
+        shape = self._shape(self._rows[step], (chunks + 1) * self._chunk)
         if self._arrays is None:
             longer = np.empty(shape, np.float16)
         else:  # into the array that is free, whose place the step's own takes

@@ -10,6 +10,7 @@ from contextlib import aclosing, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
 from cosyvoice_cpu.errors import CosyVoiceError, TextError
 from cosyvoice_cpu.frontend.characters import check_characters
 from cosyvoice_cpu.frontend.language import check_language
@@ -51,7 +52,7 @@ class SpeechService:
     synthesizer: Synthesizer
     voices: Voices
     settings: Settings
-    presets: tuple[str, ...] = ("default",)
+    presets: tuple[str, ...] = (DEFAULT_PRESET,)
     cost: CostModel = field(default_factory=CostModel)
     pool: WorkerPool | None = None  # processes that speak in place of `synthesizer`
 
@@ -177,6 +178,7 @@ class SpeechService:
             "instruct": speech.instructions,
             "speed": speech.speed,
             "language": speech.language,
+            "preset": speech.preset or DEFAULT_PRESET,
             "progress": lambda *_: job.check(),
         }
         synthesizer: Synthesizer | Seat = self.synthesizer

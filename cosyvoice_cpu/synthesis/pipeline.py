@@ -163,7 +163,7 @@ class _Run:
                 prompt_tokens=prompt.tokens,
                 prompt_mel=prompt.mel,
                 embedding=prompt.embedding,
-                steps=synthesis.solver_steps,
+                preset=synthesis.preset(self._request.preset),
             )
         require_finite(mel, "flow")
         self._tell("vocoder", piece)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
 from cosyvoice_cpu.decoding.length_guard import DEFAULT_RETRIES
 from cosyvoice_cpu.frontend.reading import Item, read_plainly
 from cosyvoice_cpu.synthesis.delivery import AS_MADE, Delivery
@@ -21,6 +22,7 @@ class Request:
     seed: int
     speed: float = 1.0
     delivery: Delivery = AS_MADE
+    preset: str = DEFAULT_PRESET  # of the flow's solver, one of the model's
     read: Callable[[str], Iterator[Item]] = read_plainly  # text to sentences, pauses and notes
     retries: int = DEFAULT_RETRIES  # of a piece whose speech is not plausible
     progress: Progress | None = None

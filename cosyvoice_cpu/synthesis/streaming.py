@@ -178,7 +178,7 @@ class _Run:
                 prompt_tokens=prompt.tokens,
                 prompt_mel=prompt.mel,
                 embedding=prompt.embedding,
-                steps=self._synthesis.solver_steps,
+                preset=self._synthesis.preset(self._request.preset),
                 window_seconds=WINDOW_SECONDS,
                 cancelled=self._cancelled.is_set,
             )

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from cosyvoice_cpu.bundle.manifest import SPEAKERS_FOLDER
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, SPEAKERS_FOLDER
 from cosyvoice_cpu.bundle.reader import Bundle
 from cosyvoice_cpu.decoding.length_guard import DEFAULT_RETRIES
 from cosyvoice_cpu.errors import BundleError, UsageError
@@ -69,6 +69,7 @@ class SpeakOptions(TypedDict, total=False):
     instruct: str | None  # an instruction, for mode "instruct"
     speed: float  # 0.5 to 2; 1
     rate: int | None  # Hz of the audio; the model's
+    preset: str  # of the flow's solver, such as "fast", if the bundle has it; "default"
     loudness: float | None  # LUFS, peaks below -1 dBFS; as it is. Nothing is clipped.
     normalize: bool  # write out numbers and the like; True
     markup: bool  # read Markdown, tags and `[pause 500ms]` as such; True
@@ -245,6 +246,7 @@ class Synthesizer:
         speed: float = 1.0,
         rate: int | None = None,
         loudness: float | None = None,
+        preset: str = DEFAULT_PRESET,
         normalize: bool = True,
         markup: bool = True,
         language: str | None = None,
@@ -265,6 +267,7 @@ class Synthesizer:
         else:
             voice = speaker
         synthesis = self._pipeline.stages.synthesis
+        synthesis.preset(preset)  # raises where there is no such
         prompt, target = build_prompt(
             mend_mark(text, synthesis.end_of_prompt),
             voice,
@@ -279,6 +282,7 @@ class Synthesizer:
             seed=seed,
             speed=speed,
             delivery=delivery,
+            preset=preset,
             read=Reader(self._marks, options).items,
             retries=retries,
             progress=progress,

@@ -124,10 +124,10 @@ def test_white_space_between_values_does_not_matter(good: bytes, indent: int | N
 
 
 def test_a_newer_format_asks_for_an_update_even_if_its_fields_are_unknown() -> None:
-    text = b'{"format": "cosyvoice-cpu-bundle", "format_version": 3, "new": {}}'
+    text = b'{"format": "cosyvoice-cpu-bundle", "format_version": 4, "new": {}}'
     with pytest.raises(ManifestError) as refused:
         parse_manifest(text, NAME)
-    assert refused.value.what == f"{NAME}: format_version is 3, this cosyvoice-cpu reads 2"
+    assert refused.value.what == f"{NAME}: format_version is 4, this cosyvoice-cpu reads 3"
     assert refused.value.hint == "update cosyvoice-cpu"
 
 
@@ -226,6 +226,36 @@ def test_a_newer_format_asks_for_an_update_even_if_its_fields_are_unknown() -> N
             "the range ends before it begins"
             " - at `$.synthesis.solver_presets.default.guidance_range`",
         ),
+        (
+            "synthesis.solver_presets.default.method",
+            "leapfrog",
+            "Invalid enum value 'leapfrog' - at `$.synthesis.solver_presets[...].method`",
+        ),
+        (
+            "synthesis.solver_times",
+            [0.5, 0.25],
+            "the times do not ascend within 0 to 1 - at `$.synthesis.solver_times`",
+        ),
+        (
+            "synthesis.solver_times",
+            [0.0, 1.5],
+            "the times do not ascend within 0 to 1 - at `$.synthesis.solver_times`",
+        ),
+        (
+            "quality.results",
+            [
+                {
+                    "component": None,
+                    "preset": "fast",
+                    "measure": "mos_lost",
+                    "value": 0.05,
+                    "bound": "at_most",
+                    "limit": 0.1,
+                    "passed": True,
+                }
+            ],
+            "there is no preset 'fast' - at `$.quality.results[0].preset`",
+        ),
         ("synthesis.mel.win", 2048, "the window is longer than n_fft - at `$.synthesis.mel.win`"),
         (
             "synthesis.sampling.top_p",
@@ -308,6 +338,7 @@ def test_a_huge_manifest_is_not_parsed() -> None:
 def test_a_number_that_json_can_not_hold_is_not_written(good: bytes) -> None:
     result = QualityResult(
         component=None,
+        preset=None,
         measure="sqnr_db",
         value=math.inf,
         bound="at_least",

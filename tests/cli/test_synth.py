@@ -12,6 +12,7 @@ import threading
 import wave
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +20,8 @@ from support.bundle_examples import edit_manifest
 from support.command_line import CLIP, CLIPS, PROGRAM, TRANSCRIPT, WITHOUT_TORCH, call, lines, run
 
 from cosyvoice_cpu import Synthesizer
+from cosyvoice_cpu.bundle.reader import read_manifest
+from cosyvoice_cpu.errors import UsageError
 
 FIELDS = (
     "output sample_rate seconds_audio seconds_total rtf first_audio_s stages speech_tokens"
@@ -78,6 +81,90 @@ def test_a_bundle_that_the_gate_refused_is_named_each_time_it_speaks(
     assert outcome.stderr.startswith(
         f"warning: {forced} was written although its quality gate refused it (quantize --force)\n"
     )
+
+
+@pytest.fixture(scope="module")
+def fast(voice: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle with a preset of one evaluation of one row, which the gate let through."""
+    bundle = Path(shutil.copytree(voice, tmp_path_factory.mktemp("fast") / "voice"))
+    synthesis = read_manifest(bundle).synthesis
+    cheap = {
+        "method": "euler",
+        "steps": 1,
+        "grid": [0.0, 1.0],
+        "guidance_rate": 0.0,
+        "guidance_range": [0.0, 1.0],
+    }
+    presets = {"default": msgspec.to_builtins(synthesis.solver), "fast": cheap}
+    edit_manifest(bundle, "synthesis.solver_presets", presets)
+    return bundle
+
+
+def test_a_preset_decides_the_sound_and_is_told(fast: Path, tmp_path: Path) -> None:
+    output = tmp_path / "hi.wav"
+    heard = {}
+    for preset in ("default", "fast"):
+        for stream in ([], ["--stream"]):
+            options = ["--preset", preset, *stream, "--bundle", fast, "--json"]
+            outcome = run("synth", "Hi", "--output", output, *options)
+            assert outcome.code == 0, outcome.stderr
+            assert json.loads(outcome.stdout)["preset"] == preset
+            heard[preset, bool(stream)] = soundfile.read(output, dtype="float32")[0]
+    synthesizer = Synthesizer.load(fast)
+    for (preset, stream), samples in heard.items():
+        audio = synthesizer.speak("Hi", preset=preset, streaming=stream)
+        assert np.abs(audio.samples - samples).max() < 1e-4
+    for stream in (False, True):
+        assert heard["default", stream].shape == heard["fast", stream].shape
+        assert np.abs(heard["default", stream] - heard["fast", stream]).max() > 0.01
+
+
+def test_a_preset_that_there_is_not_is_wrong_usage_that_names_those_there_are(
+    voice: Path, fast: Path, tmp_path: Path
+) -> None:
+    for bundle, known in ((voice, "default"), (fast, "default, fast")):
+        options = ["--preset", "best", "--bundle", bundle]
+        outcome = run("synth", "Hi", "--output", tmp_path / "hi.wav", *options)
+        assert outcome.code == 2
+        assert outcome.stderr == lines("this bundle has no preset 'best'", f"it has {known}")
+    with pytest.raises(UsageError, match="no preset 'best'"):
+        Synthesizer.load(voice).stream("Hi", preset="best")
+
+
+def test_a_target_takes_the_best_sounding_preset_that_is_fast_enough(
+    fast: Path, tmp_path: Path
+) -> None:
+    command = ("synth", "Hi", "--output", tmp_path / "hi.wav", "--bundle", fast, "--json")
+    slow = run(*command, "--target-rtf", "1000")
+    assert json.loads(slow.stdout)["preset"] == "default"
+    assert "preset default: RTF" in slow.stderr
+    assert "measured just now" in slow.stderr
+    quick = run(*command, "--target-rtf", "1e-9")
+    report = json.loads(quick.stdout)
+    assert report["preset"] == "fast"
+    assert report["warnings"][0] == "no preset of this bundle reaches RTF 1e-09 here"
+    assert "measured within the last day" in quick.stderr
+
+
+def test_a_preset_that_the_gate_refused_is_named_when_it_speaks(fast: Path, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(fast, tmp_path / "forced"))
+    lost = {"component": None, "preset": "fast", "measure": "mos_lost", "value": 1.0}
+    edit_manifest(
+        bundle,
+        "quality",
+        {
+            "results": [{**lost, "bound": "at_most", "limit": 0.1, "passed": False}],
+            "forced": True,
+        },
+    )
+    command = ("synth", "Hi", "--output", tmp_path / "hi.wav", "--bundle", bundle)
+    assert "(quantize --force)" not in run(*command).stderr
+    assert run(*command, "--preset", "fast").stderr.startswith(
+        f"warning: the preset fast of {bundle} was kept although the quality gate refused it"
+        " (quantize --force)\n"
+    )
+    cheapest = run(*command, "--target-rtf", "1e-9", "--json")
+    assert json.loads(cheapest.stdout)["preset"] == "default"
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])

@@ -13,7 +13,7 @@ from support.places import DATA
 from support.table_stages import GENERATION, SMALL, VOCABULARY, random_lm
 
 from cosyvoice_cpu.decoding.silence import shorten_silence
-from cosyvoice_cpu.decoding.solver import cosine_preset, solve, solver_times, time_grid
+from cosyvoice_cpu.decoding.solver import cosine_preset, evaluations, solve, time_grid
 from cosyvoice_cpu.decoding.token_loop import stream_tokens, token_limits
 from cosyvoice_cpu.errors import TextError, UsageError
 
@@ -150,7 +150,8 @@ def test_only_silent_tokens_are_dropped_and_no_run_exceeds_the_limit(tokens, lim
 
 def test_the_time_grid_and_the_times_seen_are_the_originals_to_the_bit():
     assert np.array_equal(time_grid(10), REFERENCE["cfm_t_span"])
-    assert np.array_equal(solver_times(time_grid(10)), REFERENCE["cfm_t_seen"][:, 0])
+    times = [entry.time for entry in evaluations(SMALL.solver)]
+    assert np.array_equal(times, REFERENCE["cfm_t_seen"][:, 0])
 
 
 def test_guidance_weighs_the_two_rows_and_the_unconditioned_one_sees_zeros():
@@ -171,7 +172,7 @@ def test_guidance_weighs_the_two_rows_and_the_unconditioned_one_sees_zeros():
         return np.stack([np.full((80, 12), 2.0), np.full((80, 12), 1.0)]).astype(np.float32)
 
     mel = solve(velocity, noise, mu, cond, speaker, preset=SMALL.solver)
-    assert np.array_equal(np.array(times), solver_times(time_grid(10)))
+    assert times == [entry.time for entry in evaluations(SMALL.solver)]
     # A constant velocity of 1.7 * 2 - 0.7 * 1 over a time of 1 moves every bin by 2.7.
     assert np.allclose(mel - noise, 2.7, atol=1e-5)
     assert mel.dtype == np.float32
@@ -198,12 +199,14 @@ def test_the_steps_add_up_to_the_whole_time(steps):
 
 def test_guidance_holds_within_its_range_of_times_only():
     def velocity(x, mask, mu, t, speaker, cond):
-        return np.stack([np.ones_like(x[0]), np.zeros_like(x[0])])
+        assert len(x) == (2 if first <= t[0] <= last else 1)  # no row is computed for nothing
+        return np.stack([np.ones_like(x[0]), np.zeros_like(x[0])])[: len(x)]
 
     noise = np.zeros((80, 3), np.float32)
     base = SMALL.solver
     speaker = np.zeros(80, np.float32)
     for guidance_range, part in [((0.0, 1.0), 1.0), ((2.0, 2.0), 0.0), ((0.0, 0.3), base.grid[6])]:
+        first, last = guidance_range
         preset = msgspec.structs.replace(base, guidance_range=guidance_range)
         mel = solve(velocity, noise, noise, noise, speaker, preset=preset)
         assert np.abs(mel - (1 + base.guidance_rate * part)).max() < 1e-5

@@ -9,6 +9,7 @@ from pathlib import Path
 from support.command_line import WITHOUT_TORCH, run
 
 from cosyvoice_cpu.bundle.reader import open_bundle
+from cosyvoice_cpu.decoding.solver import evaluated_rows
 from cosyvoice_cpu.demo import DEMO_BUNDLE
 
 SPEAKERS = [
@@ -31,6 +32,17 @@ def test_the_first_command_speaks_without_torch_and_onnx(tmp_path: Path) -> None
 def test_the_demo_has_speakers() -> None:
     folder = open_bundle(DEMO_BUNDLE).speakers_folder
     assert sorted(path.stem for path in folder.iterdir()) == SPEAKERS
+
+
+def test_the_fast_preset_costs_half_at_most_and_was_judged_on_every_sentence_twice() -> None:
+    manifest = open_bundle(DEMO_BUNDLE).manifest
+    presets = manifest.synthesis.solver_presets
+    assert sorted(presets) == ["default", "fast"]
+    assert evaluated_rows(presets["fast"]) <= evaluated_rows(presets["default"]) / 2
+    results = {result.measure: result for result in manifest.quality.results}
+    assert all(result.preset == "fast" and result.passed for result in results.values())
+    assert results["sentences_judged"].value >= 2 * 66
+    assert {"word_errors_added", "prompt_similarity_lost", "mos_lost"} < results.keys()
 
 
 def test_info_without_a_bundle_is_of_the_demo() -> None:

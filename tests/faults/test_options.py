@@ -14,6 +14,7 @@ LONGEST = "9" * 4400  # digits; Python converts up to 4300
 # Command, where B is a good bundle and C a good checkpoint; option; values.
 NUMBERS = [
     ("synth Hi --output o.wav --bundle B", "--speed", "0 -1 nan inf -inf 1e308 1e-308 2.01 x"),
+    ("synth Hi --output o.wav --bundle B", "--target-rtf", "0 -1 nan inf -inf x"),
     ("synth Hi --output o.wav --bundle B", "--seed", f"-1 9223372036854775808 {HUGE} 1.5 nan x"),
     ("synth Hi --output o.wav --bundle B", "--threads", f"0 -1 1025 1000000000 {HUGE} 1.5 x"),
     ("doctor", "--threads", f"0 -1 1000000000 {LONGEST}"),
@@ -39,6 +40,8 @@ WORDS = [
     ("export C --output e", "--shapes", ["", "x", "static "], 2),
     ("export C --output e", "--storage", ["", "int8", "float64"], 2),
     ("export C --output e", "--speech-lm", ["", "../base"], 2),
+    ("synth Hi --output o.wav --bundle B", "--preset", ["", "x", "default\n", "\x1b[2J"], 2),
+    ("bench B", "--preset", ["", "x", ",", "default,x"], 2),
     ("quantize B --output q --dry-run", "--recipe", ["", ".", "..", "/", "\x00", "INT8"], 2),
     ("quantize B --output q --dry-run", "--component", ["", "x", "../x", "speech_lm\x01"], 2),
     ("bench", "--rows", ["", ",", "x", "onnx,,", "\x01"], 2),

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from support.bundle_examples import SYNTHESIS
 from support.networks_golden import stages
 from torch import Tensor, fx, nn
 
-from cosyvoice_cpu.decoding.solver import solver_times, time_grid
 from cosyvoice_cpu.networks.deployed.flow_encoder import FlowEncoder
 from cosyvoice_cpu.networks.deployed.flow_estimator import FlowEstimator
 from cosyvoice_cpu.networks.deployed.speech_lm import SpeechLM
@@ -25,7 +26,7 @@ from cosyvoice_cpu.networks.deployed.storage import (
 from cosyvoice_cpu.networks.deployed.vocoder import Vocoder
 from cosyvoice_cpu.networks.reference.speech_lm import KVCache
 
-TIMES = solver_times(time_grid(10))
+TIMES = np.array(SYNTHESIS.solver_times, np.float32)
 POSITIONS = 300  # mel frames
 PADDING = 7  # frames
 TOLERANCE, VELOCITY = 2e-5, 2e-6

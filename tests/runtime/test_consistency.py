@@ -107,6 +107,7 @@ GRID = [step / 11 for step in range(11)] + [1.0]
         {"synthesis.special_ids.original_banned": 9999},
         {
             "synthesis.solver_presets.default": {
+                "method": "euler",
                 "steps": 11,
                 "grid": GRID,
                 "guidance_rate": 0.7,

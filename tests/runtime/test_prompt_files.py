@@ -99,7 +99,7 @@ def test_a_file_that_is_not_as_it_was_written_is_computed_anew(
         {
             "empty": b"",
             "cut": content[:-5],
-            "shape": content.replace(b'"attended"', b'"attendee"'),
+            "shape": content.replace(b'"attended.0"', b'"attendee.0"'),
             "garbage": b"x" * len(content),
         }[damage]
     )

@@ -119,7 +119,7 @@ def test_all_fields_reach_the_synthesizer(served: Served, synthesizer: ScriptedS
     assert answer.status_code == 200
     text, voice, options = synthesizer.calls[-1]
     assert (text, voice) == (WORDS, "bob")
-    wanted = {"instruct": "Softly.", "speed": 1.5, "seed": 7, "language": "de"}
+    wanted = {"instruct": "Softly.", "speed": 1.5, "seed": 7, "language": "de", "preset": "fast"}
     assert wanted.items() <= options.items()
 
 

@@ -21,11 +21,18 @@ from cosyvoice_cpu.bundle.manifest import (
     SpeechIds,
     Synthesis,
 )
-from cosyvoice_cpu.decoding.solver import time_grid
+from cosyvoice_cpu.decoding.solver import evaluation_times, time_grid
 from cosyvoice_cpu.frontend.prompt_spec import PromptSpec
 
 WEIGHTS = bytes(range(64))
 
+SOLVER = SolverPreset(
+    method="euler",
+    steps=10,
+    grid=[float(t) for t in time_grid(10)],
+    guidance_rate=0.7,
+    guidance_range=(0.0, 1.0),
+)
 SYNTHESIS = Synthesis(
     speech_vocabulary=6561,
     special_ids=SpeechIds(
@@ -40,14 +47,8 @@ SYNTHESIS = Synthesis(
     min_token_text_ratio=2.0,
     max_token_text_ratio=20.0,
     sampling=Sampling(top_p=0.8, top_k=25, win_size=10, tau_r=0.1),
-    solver_presets={
-        "default": SolverPreset(
-            steps=10,
-            grid=[float(t) for t in time_grid(10)],
-            guidance_rate=0.7,
-            guidance_range=(0.0, 1.0),
-        )
-    },
+    solver_presets={"default": SOLVER},
+    solver_times=evaluation_times([SOLVER]),
     pre_lookahead_tokens=3,
     chunk_frames=50,
     max_frames=15000,

@@ -101,6 +101,7 @@ class TableStages:
         steps=10,
         finalize=True,
         streaming=False,
+        preset=None,
     ):
         call = {"tokens": list(tokens), "prompt_tokens": list(prompt_tokens), "mel": prompt_mel}
         self.flow_calls.append(call)

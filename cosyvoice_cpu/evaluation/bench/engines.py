@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
 from cosyvoice_cpu.bundle.reader import read_manifest
 from cosyvoice_cpu.errors import CosyVoiceError, first_line
 from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
@@ -33,6 +34,7 @@ class EngineSpec:
     kind: Kind
     path: str
     variant: Variant = "float32"
+    preset: str = DEFAULT_PRESET  # of the flow's solver
 
     def as_json(self) -> dict[str, str]:
         """The fields, for a bench process's command line."""
@@ -49,10 +51,14 @@ class EngineSpec:
         return sum(path.stat().st_size for path in self.files)
 
     def request(self, workload: Workload) -> Request:
-        """`workload` by the manifest or configuration. Raises: BundleError, CheckpointError."""
+        """`workload` by the manifest or configuration.
+
+        Raises: BundleError, CheckpointError, UsageError for a preset that there is not.
+        """
         if self.kind == "bundle":
             manifest = read_manifest(Path(self.path))
-            return Request(workload, manifest.audio, manifest.synthesis)
+            manifest.synthesis.preset(self.preset)
+            return Request(workload, manifest.audio, manifest.synthesis, self.preset)
         from cosyvoice_cpu.checkpoint.folder import open_checkpoint
         from cosyvoice_cpu.checkpoint.settings import audio_settings, synthesis_settings
 
@@ -62,12 +68,25 @@ class EngineSpec:
         return Request(workload, audio_settings(config), synthesis)
 
 
-def bundle_specs(bundles: Sequence[Path]) -> list[EngineSpec]:
-    """A row per bundle, named after its folder, or its path where two folders share a name."""
+def bundle_specs(
+    bundles: Sequence[Path], presets: Sequence[str] = (DEFAULT_PRESET,)
+) -> list[EngineSpec]:
+    """A row per bundle and preset.
+
+    It is named after the bundle's folder, or its path where two folders share a name, and the
+    preset if it is not the default.
+    """
     names = [Path(os.path.realpath(path)).name for path in bundles]
-    return [
+    specs = [
         EngineSpec(name if names.count(name) == 1 else str(path), "bundle", str(path))
         for name, path in zip(names, bundles, strict=True)
+    ]
+    return [
+        spec
+        if preset == DEFAULT_PRESET
+        else replace(spec, name=f"{spec.name} {preset}", preset=preset)
+        for spec in specs
+        for preset in presets
     ]
 
 

@@ -78,7 +78,9 @@ class Commands:
         logits = self._timed("prefill", self._request).result
         flow_started = time.perf_counter()
         with self._engine.computing("flow"):
-            mel = run_component(stages, "flow_estimator", utterance)["mel"]
+            mel = run_component(stages, "flow_estimator", utterance, preset=self._request.preset)[
+                "mel"
+            ]
         flow_ended = time.perf_counter()
         given = np.load(shared_mel) if shared_mel else mel
         with self._engine.computing("vocoder"):

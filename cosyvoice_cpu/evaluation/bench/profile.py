@@ -97,7 +97,7 @@ def _graph_times(
     for stem, runs in recorded.items():
         if stem == "speech_lm":
             continue
-        calls = request.synthesis.solver_steps if stem.startswith("full") else 1
+        calls = round(request.guided_steps) if stem.startswith("full") else 1
         times.append(_graph_time(_STAGES.get(stem.partition("-")[0], stem), calls, runs[1:2]))
     return sorted(times, key=lambda time: _ORDER.index(time.stage))
 

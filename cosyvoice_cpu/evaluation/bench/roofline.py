@@ -51,7 +51,7 @@ def _stage_seconds(
     other = (step.attention + step.convolution) / rates.flow_other
     return {
         "speech_lm": prefill + decode,
-        "flow": request.synthesis.solver_steps * (step.linear / rates.flow_linear + other),
+        "flow": request.guided_steps * (step.linear / rates.flow_linear + other),
         "vocoder": vocoder_flops(config.vocoder, request.target_frames) / rates.vocoder,
     }
 

@@ -150,7 +150,7 @@ def expected_seconds(
         if not least:
             continue
         flow, vocoder = least["flow"], least["vocoder"]
-        step, token = flow / request.synthesis.solver_steps, least["speech_lm"] / request.tokens
+        step, token = flow / request.guided_steps, least["speech_lm"] / request.tokens
         repetition = workload.solver_steps * step + request.decode_tokens * token + vocoder
         loading = 3 * spec.bytes / _LOADED_BYTES_PER_SECOND
         total += _OVER_LEAST * (flow + vocoder + repeat * repetition) + loading
@@ -245,7 +245,7 @@ def request_seconds(sample: dict[str, float], request: Request) -> float:
 def _derived(sample: dict[str, float], request: Request) -> dict[str, float]:
     """The columns of one repetition, from what the process timed."""
     lm = sample["prefill_s"] + (request.tokens - 1) * sample["token_s"]
-    flow = sample["condition_s"] + request.synthesis.solver_steps * sample["step_s"]
+    flow = sample["condition_s"] + request.guided_steps * sample["step_s"]
     return {
         "prefill_s": sample["prefill_s"],
         "token_ms": 1000 * sample["token_s"],

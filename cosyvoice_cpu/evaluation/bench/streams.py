@@ -144,7 +144,7 @@ def _chunk_seconds(stages: Stages, work: Work) -> list[float]:
         prompt_tokens=utterance.prompt_tokens,
         prompt_mel=utterance.prompt_mel,
         embedding=utterance.embedding,
-        steps=work.synthesis.solver_steps,
+        preset=work.synthesis.preset(work.preset),
         window_seconds=WINDOW_SECONDS,
     )
     chunk = work.synthesis.chunk_frames
@@ -187,7 +187,14 @@ def _request(work: Work) -> Request:
         mel=utterance.prompt_mel,
         embedding=utterance.embedding,
     )
-    return Request("Measured.", prompt, seed=0, retries=0, started=time.perf_counter())
+    return Request(
+        "Measured.",
+        prompt,
+        seed=0,
+        preset=work.preset,
+        retries=0,
+        started=time.perf_counter(),
+    )
 
 
 def _cells(row: StreamRow) -> list[str]:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, Audio, Synthesis
+from cosyvoice_cpu.decoding.solver import evaluated_rows
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.utterances import LOWEST_TEXT_IDS, Utterance
 
@@ -27,7 +28,7 @@ class Workload:
     seconds: float = 10.0
     prompt_seconds: float = 5.0
     decode_tokens: int = 24  # speech tokens decoded per repetition, behind the whole prefill
-    solver_steps: int = 2  # solver steps taken per repetition, of the model's
+    solver_steps: int = 2  # guided solver steps taken per repetition, of the model's
 
     def __post_init__(self) -> None:
         """Raises: UsageError for lengths that no model takes."""
@@ -53,6 +54,12 @@ class Request:
     workload: Workload
     audio: Audio
     synthesis: Synthesis
+    preset: str = DEFAULT_PRESET  # of the solver
+
+    @property
+    def guided_steps(self) -> float:
+        """Guided steps, of two rows each, that the solver's evaluations amount to."""
+        return evaluated_rows(self.synthesis.preset(self.preset)) / 2
 
     @property
     def tokens(self) -> int:

@@ -28,7 +28,7 @@ class QualityRefusedError(GateRefusedError):
     def __init__(self, results: Sequence[QualityResult]) -> None:
         failed = [result for result in results if not result.passed]
         facts = "; ".join(
-            f"{result.component or 'the speech'} {result.measure} is {result.value:.3g}, "
+            f"{_subject(result)} {result.measure} is {result.value:.3g}, "
             f"{result.bound.replace('_', ' ')} {result.limit:g} is needed"
             for result in failed
         )
@@ -37,6 +37,13 @@ class QualityRefusedError(GateRefusedError):
             "nothing was written; try another recipe or --recipe auto, or override with --force",
         )
         self.results = list(results)
+
+
+def _subject(result: QualityResult) -> str:
+    """What was judged."""
+    if result.preset is not None:
+        return f"the preset {result.preset}:"
+    return result.component or "the speech"
 
 
 def reference_outputs(
@@ -116,11 +123,17 @@ def gate(
 
 
 def quality_result(
-    component: ComponentName | None, name: str, value: float, bound: Bound, limit: float
+    component: ComponentName | None,
+    name: str,
+    value: float,
+    bound: Bound,
+    limit: float,
+    preset: str | None = None,
 ) -> QualityResult:
     """A value and its limit as the manifest keeps them."""
     return QualityResult(
         component=component,
+        preset=preset,
         measure=name,
         value=round(value, 3),
         bound=bound,

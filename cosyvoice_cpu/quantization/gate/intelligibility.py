@@ -75,9 +75,9 @@ def check_speech(
     understood there are no results, and the remark says what was missing.
     """
     try:
-        condition, estimators = _condition(reference, estimators)
+        condition, estimators = speech_condition(reference, estimators)
         sentences = first_sentences(limits.sentences)
-        _require_speech(reference, condition, estimators, sentences[:_SAMPLE], cache)
+        require_speech(reference, condition, estimators, sentences[:_SAMPLE], cache)
     except SkippedError as reason:
         return SpeechCheck([], [f"words and voices were left out of the gate: {reason}"])
     systems = reference, quantized()
@@ -89,10 +89,10 @@ def check_speech(
     return judge_cells(cells, limits)
 
 
-def _condition(
+def speech_condition(
     stages: BundleStages, estimators: Sequence[Estimator] | None
 ) -> tuple[Condition, Sequence[Estimator]]:
-    """Raises: SkippedError."""
+    """Who speaks and who listens; `estimators` replace the installed ones. Raises: SkippedError."""
     notes: list[str] = []
     if estimators is None:
         estimators = available_estimators(stages, stages.threads, notes)
@@ -106,7 +106,7 @@ def _condition(
     return condition_of(stages, None, notes), estimators
 
 
-def _require_speech(
+def require_speech(
     stages: BundleStages,
     condition: Condition,
     estimators: Sequence[Estimator],

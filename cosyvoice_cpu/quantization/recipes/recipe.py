@@ -16,7 +16,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
-from cosyvoice_cpu.bundle.manifest import ComponentName
+from cosyvoice_cpu.bundle.manifest import ComponentName, Word
+from cosyvoice_cpu.decoding.preset_candidates import CANDIDATES
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.parity.outputs import GATE_MEASURES
 from cosyvoice_cpu.quantization.kernels.parameters import ObserverName
@@ -101,6 +102,20 @@ class Search(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_speedup: Annotated[float, Meta(ge=0)] = 1.05
 
 
+class PresetSearch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A solver preset to find: the cheapest candidate that sounds as good as the default."""
+
+    name: Word = "fast"  # of the preset in the new bundle
+    candidates: list[str] = field(default_factory=lambda: [*CANDIDATES])
+    screened: Annotated[int, Meta(ge=1, le=66)] = 24  # sentences to narrow the choice down with
+    finalists: Annotated[int, Meta(ge=1)] = 2  # candidates that are then judged on all sentences
+    sentences: Annotated[int, Meta(ge=1, le=66)] = 66
+    draws: Annotated[int, Meta(ge=1, le=16)] = 2  # seeds of each sentence
+    mos_lost: float = 0.1  # predicted, on the same speech tokens; as all limits
+    word_errors_added: float = 0.01  # per word
+    prompt_similarity_lost: float = 0.01  # cosine of speaker embeddings
+
+
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named way to make a bundle small and fast."""
 
@@ -109,6 +124,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     components: dict[ComponentName, ComponentRecipe] = field(default_factory=dict)
     search: dict[ComponentName, Search] = field(default_factory=dict)
     speech: SpeechLimits = field(default_factory=SpeechLimits)
+    presets: PresetSearch | None = None
 
     @property
     def names(self) -> list[ComponentName]:
@@ -187,8 +203,14 @@ def parse_recipe(text: bytes, where: str) -> Recipe:
         raise UsageError(
             f"recipe {where}: {error}", "docs/quantization.md explains the fields"
         ) from error
-    if not recipe.names:
+    if not (recipe.names or recipe.presets):
         raise UsageError(f"recipe {where} has no component", "add one under [components]")
+    for name in recipe.presets.candidates if recipe.presets else ():
+        if name not in CANDIDATES:
+            raise UsageError(
+                f"recipe {where}: there is no solver {name[:100]!r} to try",
+                f"known are {', '.join(CANDIDATES)}",
+            )
     if twice := [name for name in recipe.search if name in recipe.components]:
         raise UsageError(
             f"recipe {where}: {twice[0]} is given and searched",

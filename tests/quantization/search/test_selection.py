@@ -44,6 +44,7 @@ def measured(
     part = load_recipe("int8").components["flow_estimator"]
     result = QualityResult(
         component="flow_estimator",
+        preset=None,
         measure="mel_sqnr_db",
         value=value,
         bound="at_least",

@@ -1,0 +1,60 @@
+"""Searches the embedded voice's fast solver preset and keeps it, with how it was judged.
+
+python -m tools.judge_demo_presets [--recipe fast|FILE.toml]
+
+Writes `demo_voice/presets.json`, which `tools.make_demo_bundle` reads, and prints the curve of
+quality against cost. Takes an hour or two on two cores and the packages of docs/quality.md; a run
+that was interrupted goes on where it stopped. Exit code 3 if the gate refuses all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from cosyvoice_cpu.bundle.atomic import write_file_atomically
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
+from cosyvoice_cpu.bundle.preset_file import PresetFile, write_preset_file
+from cosyvoice_cpu.bundle.reader import read_manifest
+from cosyvoice_cpu.cli.quantize import print_presets
+from cosyvoice_cpu.errors import CosyVoiceError
+from cosyvoice_cpu.quantization import quantize_bundle
+from tools.make_demo_bundle import PRESETS, make_demo_bundle
+
+
+def judge_demo_presets(recipe: str, folder: Path) -> None:
+    """Write the presets of the recipe's search; `folder` takes bundles. Raises: CosyVoiceError."""
+    searched, result = folder / "float32", folder / "fast"
+    make_demo_bundle(searched, "float32", presets=None)
+    report = quantize_bundle(searched, result, recipe=recipe, keep_measurements=True)
+    print_presets(report.presets)
+    presets = dict(read_manifest(result).synthesis.solver_presets)
+    del presets[DEFAULT_PRESET]  # the checkpoint's
+    content = PresetFile(presets=presets, results=report.results)
+    write_file_atomically(PRESETS, write_preset_file(content))
+
+
+def main() -> int:
+    """Parse the command line and judge; exit code 1 or 3 where that fails."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.judge_demo_presets",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--recipe", default="fast", help="whose [presets] are searched (default: %(default)s)"
+    )
+    arguments = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            judge_demo_presets(arguments.recipe, Path(folder))
+    except CosyVoiceError as error:
+        print(error.lines(), file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
