@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from cosyvoice_cpu.evaluation.bench.peak_throughput import PeakThroughput
 from cosyvoice_cpu.evaluation.bench.roofline import Prediction
+from cosyvoice_cpu.runtime.prepacked_graphs import why_not_kept
 from cosyvoice_cpu.system.machine import Machine, gigabytes
 from cosyvoice_cpu.system.threads import THREADS_VARIABLE
 
@@ -52,6 +53,7 @@ def check_machine(
         *_processor(machine, peak),
         *_cores(machine),
         *_memory(machine, predictions),
+        *_prepacked(),
         *_wheels(machine),
         *_extras(),
     ]
@@ -147,6 +149,17 @@ def _memory(machine: Machine, predictions: list[Prediction]) -> Iterator[Machine
                 f"{gigabytes(machine.available_mb)} are free: weights will be read again and again",
                 "end other programs, or use a smaller recipe: `cosyvoice-cpu quantize`",
             )
+
+
+def _prepacked() -> Iterator[MachineCheck]:
+    reason = why_not_kept()
+    if reason is not None:
+        yield MachineCheck(
+            "slow",
+            f"{reason}: every process repacks integer weights for itself, at full size in 2 s and"
+            " into 0.6 GB of memory",
+            "set COSYVOICE_CPU_CACHE to a folder of yours with 2 GB of room",
+        )
 
 
 def _wheels(machine: Machine) -> Iterator[MachineCheck]:

@@ -34,6 +34,7 @@ from cosyvoice_cpu.bundle.stale_files import partial_folder
 from cosyvoice_cpu.bundle.verification_cache import FileState, state_of
 from cosyvoice_cpu.errors import BundleError
 from cosyvoice_cpu.system.cache_folder import cache_folder, is_private, read_cached
+from cosyvoice_cpu.system.heaps import give_back_freed
 from cosyvoice_cpu.system.machine import processor_identity
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ class PrepackedGraphs:
                     self._keep(name, scratch)
             finally:
                 os.close(held)
+                give_back_freed()  # the packed weights, as large as those that are mapped
             self._drop_oldest()
         except Exception as error:  # a full disk in whoever's words: the graph opens without it
             log.info("%s is not kept prepacked: %s", name, error)
@@ -206,6 +208,21 @@ def most_bytes() -> int:
         return int(float(os.environ.get(MOST_VARIABLE, _MOST_GB)) * 1e9)
     except (ValueError, OverflowError):
         return int(_MOST_GB * 1e9)
+
+
+def why_not_kept() -> str | None:
+    """Why nothing can be kept for this user, None if it can."""
+    root = cache_folder()
+    if root is None:
+        return "this user has no cache folder"
+    if not most_bytes():
+        return f"{MOST_VARIABLE} is 0"
+    there = next((path for path in (root, *root.parents) if path.is_dir()), root)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} can't be written"
+    if there == root and not is_private(root.stat()):
+        return f"{root} is another user's, or others may write there"
+    return None
 
 
 def _bytes_of(paths: Iterable[Path]) -> int:

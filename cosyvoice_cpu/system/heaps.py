@@ -27,6 +27,12 @@ def share_one_heap() -> bool:
     return bool(ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1))
 
 
+def give_back_freed() -> None:
+    """Return to the system what was freed, where glibc keeps it for later."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _is_glibc() -> bool:
     if sys.platform != "linux":
         return False

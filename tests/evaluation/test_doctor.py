@@ -128,3 +128,27 @@ def test_wrong_wheels_are_named_without_importing_them(tmp_path):
         assert "is the build for CUDA 12.8" in words
     assert content["peak_throughput"]["fp32_gflops"] > 0
     assert [p["recipe"] for p in content["predictions"]] == ["float32", "int8"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "variable", "what"),
+    [
+        ("", "0", "COSYVOICE_CPU_PREPACKED_GB is 0: every process repacks integer weights"),
+        ("open", "5", "is another user's, or others may write there: every process repacks"),
+        ("not/there/yet", "5", None),
+    ],
+)
+def test_weights_that_every_process_repacks_for_itself_are_named(
+    tmp_path, monkeypatch, folder: str, variable: str, what: str | None
+):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    monkeypatch.setenv("COSYVOICE_CPU_CACHE", str(tmp_path / folder) if folder else str(tmp_path))
+    monkeypatch.setenv("COSYVOICE_CPU_PREPACKED_GB", variable)
+    advice = said(GOOD)
+    assert (what in advice) if what else advice == ""
+
+
+def test_a_user_without_a_cache_folder_is_told_what_that_costs(monkeypatch):
+    monkeypatch.setattr("cosyvoice_cpu.runtime.prepacked_graphs.cache_folder", lambda: None)
+    assert "slow: this user has no cache folder: every process repacks" in said(GOOD)

@@ -60,3 +60,19 @@ def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv(HEAPS_VARIABLE, raising=False)
     monkeypatch.setattr(sys, "platform", "win32")
     assert not share_one_heap()
+
+
+@glibc
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    program = (
+        "from cosyvoice_cpu.system.heaps import give_back_freed\n"
+        "from cosyvoice_cpu.system.memory import resident_memory\n"
+        "kept = [bytearray(100_000) for _ in range(1000)]\n"
+        "pins = [bytearray(600 + i) for i in range(1000)]\n"
+        "del kept\n"
+        "before = resident_memory().anonymous_mb\n"
+        "give_back_freed()\n"
+        "print(before - resident_memory().anonymous_mb)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert float(done.stdout) > 50
