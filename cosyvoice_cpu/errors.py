@@ -63,6 +63,10 @@ class ParityError(CosyVoiceError):
     """An exported graph differs from the torch reference by more than the tolerance."""
 
 
+class EngineParityError(CosyVoiceError):
+    """An engine gives something else than ONNX Runtime with the same bundle."""
+
+
 class SynthesisError(CosyVoiceError):
     """The models produced no usable speech, or the request exceeds their limits."""
 

@@ -40,6 +40,14 @@ def bench(
             " bundle is given.",
         ),
     ] = None,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A row of each bundle per engine of flow and vocoder: onnxruntime, openvino,"
+            " openvino-bf16. Repeatable; by default what the bundle says.",
+        ),
+    ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="Audio to make.")] = 10.0,
     prompt_seconds: Annotated[float, typer.Option(metavar="S", help="Speaker's clip.")] = 5.0,
     repeat: Annotated[int, typer.Option(metavar="N", help="Repetitions of each row.")] = 3,
@@ -126,7 +134,7 @@ def bench(
             checkpoint = inputs.synthetic_checkpoint(synthetic)
         given = bundles or []
         names = rows.split(",") if rows else default_rows(checkpoint, given)
-        of_bundles = bundle_specs(given, preset.split(","))
+        of_bundles = bundle_specs(given, preset.split(","), engine or (None,))
         for spec in of_bundles:
             if spec.preset != DEFAULT_PRESET:
                 spec.request(workload)  # now, not after minutes of work

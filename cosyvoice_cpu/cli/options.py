@@ -2,7 +2,7 @@
 
 Every option can be set by `COSYVOICE_CPU_<COMMAND>_<OPTION>`, as in COSYVOICE_CPU_SYNTH_SEED; Typer
 derives those names. The options below mean the same in every command, so their variables have no
-command: COSYVOICE_CPU_THREADS, COSYVOICE_CPU_BUNDLE, COSYVOICE_CPU_SPEAKERS.
+command: COSYVOICE_CPU_THREADS, COSYVOICE_CPU_ENGINE, COSYVOICE_CPU_BUNDLE, COSYVOICE_CPU_SPEAKERS.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ TrustOption = Annotated[
     bool, typer.Option("--trust", help="Don't compare the bundle's files with their digests.")
 ]
 
+EngineOption = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME",
+        envvar="COSYVOICE_CPU_ENGINE",
+        help="Computes flow and vocoder: onnxruntime, openvino, openvino-bf16; by default what"
+        " `tune` found, or what the bundle says.",
+    ),
+]
 StreamWorkersOption = Annotated[
     int | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cosyvoice_cpu.cli.config_file import ConfigOption
-from cosyvoice_cpu.cli.options import SpeakersOption, ThreadsOption, TrustOption
+from cosyvoice_cpu.cli.options import EngineOption, SpeakersOption, ThreadsOption, TrustOption
 
 
 def serve(
@@ -34,6 +34,7 @@ def serve(
         ),
     ] = 1,
     threads: ThreadsOption = None,
+    engine: EngineOption = None,
     cpus: Annotated[
         str | None,
         typer.Option(
@@ -96,9 +97,9 @@ def serve(
     from functools import partial
 
     from cosyvoice_cpu.cli.bundles import chosen_bundle, speaker_folders
+    from cosyvoice_cpu.cli.engines import load_stages
     from cosyvoice_cpu.cli.messages import note
     from cosyvoice_cpu.errors import library_error
-    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, speaker_from_clip
     from cosyvoice_cpu.system.affinity import shown_cpus, use_cpus
     from cosyvoice_cpu.system.heaps import share_one_heap
@@ -137,7 +138,7 @@ def serve(
     if cpus is not None:
         note(f"running on processors {shown_cpus(use_cpus(cpus))}")
     each = resolve_threads(threads) if threads else max(1, resolve_threads() // workers)
-    stages = BundleStages.load(chosen_bundle(bundle), each, trust=trust)
+    stages = load_stages(chosen_bundle(bundle), each, engine, trust=trust)
     folders = speaker_folders(stages.bundle, speakers)
     uploads = None
     if speakers is not None:

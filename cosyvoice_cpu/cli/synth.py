@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cosyvoice_cpu.cli.options import (
+    EngineOption,
     JsonOption,
     SpeakersOption,
     StreamWorkersOption,
@@ -154,6 +155,7 @@ def synth(
         typer.Option("--play", help="Play it as it is made (extra play); needs no --output."),
     ] = False,
     threads: ThreadsOption = None,
+    engine: EngineOption = None,
     json: JsonOption = False,
     trust: TrustOption = False,
     low_memory: Annotated[
@@ -168,6 +170,7 @@ def synth(
 
     from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
     from cosyvoice_cpu.cli.bundles import chosen_bundle
+    from cosyvoice_cpu.cli.engines import load_stages
     from cosyvoice_cpu.cli.forecast import Forecast
     from cosyvoice_cpu.cli.messages import note, print_json, progress_bar, warn
     from cosyvoice_cpu.cli.playback import player
@@ -180,7 +183,6 @@ def synth(
     from cosyvoice_cpu.frontend.lexicon import Lexicon
     from cosyvoice_cpu.frontend.speakers import check_name
     from cosyvoice_cpu.progress import no_notice
-    from cosyvoice_cpu.runtime.bundle_stages import BundleStages
     from cosyvoice_cpu.synthesis.audio_files import check_format, format_of
     from cosyvoice_cpu.synthesis.delivery import Delivery
     from cosyvoice_cpu.synthesis.report import Report
@@ -212,7 +214,7 @@ def synth(
     words = text_to_speak(text, text_file)
     check_characters(instruct or "", "the instruction")
     check_characters(transcript or "", "the transcript")
-    stages = BundleStages.load(chosen_bundle(bundle), threads, trust=trust, low_memory=low_memory)
+    stages = load_stages(chosen_bundle(bundle), threads, engine, trust=trust, low_memory=low_memory)
     warnings: list[str] = []
     solver = preset or DEFAULT_PRESET
     stages.synthesis.preset(solver)

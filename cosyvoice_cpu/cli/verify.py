@@ -39,6 +39,10 @@ def verify(
         bool,
         typer.Option("--streaming", help="Judge with --quality what `synth --stream` gives."),
     ] = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Judge with --quality what this engine gives."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(metavar="PREFIX", help="Write --quality's PREFIX.md, .csv and .json."),
@@ -78,6 +82,7 @@ def verify(
         "--streaming": streaming or None,
         "--output": output,
         "--pictures": pictures,
+        "--engine": engine,
     }
     require_quality(quality, *given.items())
     report = None
@@ -98,6 +103,7 @@ def verify(
                 items=DEFAULT_ITEMS if items is None else items,
                 draws=1 if draws is None else draws,
                 streaming=streaming,
+                engine=engine,
                 speakers=speakers,
                 threads=resolve_threads(threads),
                 pictures=pictures,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,8 +35,9 @@ class EngineSpec:
     path: str
     variant: Variant = "float32"
     preset: str = DEFAULT_PRESET  # of the flow's solver
+    engine: str | None = None  # of a bundle's flow and vocoder; None: what the bundle says
 
-    def as_json(self) -> dict[str, str]:
+    def as_json(self) -> dict[str, str | None]:
         """The fields, for a bench process's command line."""
         return asdict(self)
 
@@ -69,25 +70,25 @@ class EngineSpec:
 
 
 def bundle_specs(
-    bundles: Sequence[Path], presets: Sequence[str] = (DEFAULT_PRESET,)
+    bundles: Sequence[Path],
+    presets: Sequence[str] = (DEFAULT_PRESET,),
+    engines: Sequence[str | None] = (None,),
 ) -> list[EngineSpec]:
-    """A row per bundle and preset.
+    """A row per bundle, preset and engine.
 
-    It is named after the bundle's folder, or its path where two folders share a name, and the
-    preset if it is not the default.
+    It is named after the bundle's folder, or its path where two folders share a name, the preset if
+    it is not the default, and the engine if one is named.
     """
     names = [Path(os.path.realpath(path)).name for path in bundles]
-    specs = [
-        EngineSpec(name if names.count(name) == 1 else str(path), "bundle", str(path))
-        for name, path in zip(names, bundles, strict=True)
-    ]
-    return [
-        spec
-        if preset == DEFAULT_PRESET
-        else replace(spec, name=f"{spec.name} {preset}", preset=preset)
-        for spec in specs
-        for preset in presets
-    ]
+    rows = []
+    for folder, path in zip(names, bundles, strict=True):
+        name = folder if names.count(folder) == 1 else str(path)
+        for preset in presets:
+            for engine in engines:
+                said = [name, "" if preset == DEFAULT_PRESET else preset, engine or ""]
+                label = " ".join(filter(None, said))
+                rows.append(EngineSpec(label, "bundle", str(path), preset=preset, engine=engine))
+    return rows
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,13 @@ class Engine:
 def load_engine(spec: EngineSpec, threads: int) -> Engine:
     """Load a row's networks. Raises: CosyVoiceError, UnavailableError for a variant."""
     if spec.kind == "bundle":
+        from cosyvoice_cpu.bundle.reader import open_bundle
+        from cosyvoice_cpu.evaluation.engine_choice import chosen_engines
         from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
-        return Engine(BundleStages.load(Path(spec.path), threads), autocast=False)
+        bundle = open_bundle(Path(spec.path))
+        engines = chosen_engines(bundle, spec.engine, threads) if spec.engine else None
+        return Engine(BundleStages(bundle, threads, engines=engines), autocast=False)
     from cosyvoice_cpu.networks.reference_stages import ReferenceStages
 
     stages = ReferenceStages.load(Path(spec.path), threads=threads)

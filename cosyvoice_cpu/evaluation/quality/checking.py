@@ -14,6 +14,7 @@ from pathlib import Path
 from cosyvoice_cpu.bundle.manifest import Manifest
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
+from cosyvoice_cpu.evaluation.engine_choice import CHOOSABLE, ROUNDING, chosen_engines
 from cosyvoice_cpu.evaluation.parity.verify import speech_lm_of
 from cosyvoice_cpu.evaluation.quality.comparison import compare
 from cosyvoice_cpu.evaluation.quality.dnsmos import load_dnsmos
@@ -81,6 +82,7 @@ def check_quality(
     seed: int = 0,
     draws: int = 1,
     streaming: bool = False,
+    engine: str | None = None,
     pictures: Path | None = None,
     progress: Progress = no_progress,
 ) -> QualityReport:
@@ -93,16 +95,19 @@ def check_quality(
     nobody could understand them.
     Each sentence is spoken `draws` times, with seeds of its own. `streaming` lets the bundle's flow
     speak as in a stream, and compares it with itself if there is no other reference; it is judged
-    by what listeners notice, since its mel differs on purpose.
+    by what listeners notice, since its mel differs on purpose. `engine` computes the bundle's flow
+    and vocoder, not those of the reference.
     Raises: UsageError for two references or one of another model, BundleError, CheckpointError,
     SpeakerError, SynthesisError for values that are not finite, OutputError.
     """
-    stages = BundleStages(open_bundle(bundle), threads)
+    opened = open_bundle(bundle)
+    engines = chosen_engines(opened, engine, threads) if engine else None
+    stages = BundleStages(opened, threads, engines=engines)
     notes: list[str] = []
     reference = _reference(stages, checkpoint, against, threads) if checkpoint or against else None
     condition = condition_of(stages, speakers, notes)
     estimators = available_estimators(stages, threads, notes)
-    name = f"{bundle}, streaming" if streaming else str(bundle)
+    name = ", ".join([str(bundle), *filter(None, [engine]), *(["streaming"] if streaming else [])])
     candidate = System(name, stages, streaming)
     if streaming and reference is None:
         reference = System(str(bundle), stages)
@@ -110,9 +115,10 @@ def check_quality(
     if streaming:
         thresholds = ESTIMATED
     elif reference:
-        engines = (reference.stages, stages)
+        both = (reference.stages, stages)
         thresholds = thresholds_against(
-            [engine.manifest for engine in engines if isinstance(engine, BundleStages)]
+            [each.manifest for each in both if isinstance(each, BundleStages)],
+            CHOOSABLE if engine in ROUNDING else (),
         )
     if not has_independent_encoder(estimators):
         # The thresholds are on Resemblyzer's scale; another encoder's cosines mean other things.

@@ -8,7 +8,7 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,9 +70,14 @@ SPEAKS = 0.5  # word error rate of a reference above which it is taken for an un
 _FLOAT = frozenset({"float32", "float16-storage"})
 
 
-def thresholds_against(manifests: Sequence[Manifest]) -> tuple[Threshold, ...]:
-    """The thresholds of a comparison in which the bundles of `manifests` take part."""
-    quantized = {
+def thresholds_against(
+    manifests: Sequence[Manifest], rounded: Collection[ComponentName] = ()
+) -> tuple[Threshold, ...]:
+    """The thresholds of a comparison in which the bundles of `manifests` take part.
+
+    `rounded`: components whose engine rounds, whatever the bundle stores.
+    """
+    quantized = set(rounded) | {
         name
         for manifest in manifests
         for name, component in manifest.components.items()
