@@ -26,7 +26,7 @@ from cosyvoice_cpu.progress import Progress, no_progress
 from cosyvoice_cpu.quantization.calibration.pairs import RANDOM, Random
 from cosyvoice_cpu.quantization.measurement_cache import MeasurementCache
 from cosyvoice_cpu.quantization.quantize import quantize_bundle
-from cosyvoice_cpu.quantization.recipes.recipe import recipe_names
+from cosyvoice_cpu.quantization.recipes.recipe import load_recipe, recipe_names
 from cosyvoice_cpu.quantization.report import ComponentReport, QuantizationReport
 from tools.failures import reports_failures
 
@@ -203,7 +203,7 @@ def main() -> int:
     entries = compare_recipes(
         options.bundle,
         options.output,
-        options.recipe or recipe_names(),
+        options.recipe or [name for name in recipe_names() if load_recipe(name).names],
         calibration=_calibration(options.calibration),
         threads=options.threads,
         keep=options.keep,

@@ -1,10 +1,11 @@
 """Searches the embedded voice's fast solver preset and keeps it, with how it was judged.
 
-python -m tools.judge_demo_presets [--recipe fast|FILE.toml]
+python -m tools.judge_demo_presets [--recipe NAME|FILE.toml]
 
 Writes `demo_voice/presets.json`, which `tools.make_demo_bundle` reads, and prints the curve of
-quality against cost. Takes an hour or two on two cores and the packages of docs/quality.md; a run
-that was interrupted goes on where it stopped. Exit code 3 if the gate refuses all.
+quality against cost. The recipe is `demo_voice/presets.toml`, or `fast` to try all candidates. It
+takes some ten minutes of processor time for each that is judged, and the packages of
+docs/quality.md; what was measured before is not measured again. Exit code 3 if all are refused.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from cosyvoice_cpu.bundle.reader import read_manifest
 from cosyvoice_cpu.cli.quantize import print_presets
 from cosyvoice_cpu.errors import CosyVoiceError
 from cosyvoice_cpu.quantization import quantize_bundle
-from tools.make_demo_bundle import PRESETS, make_demo_bundle
+from tools.make_demo_bundle import PRESETS, SOURCES, make_demo_bundle
+
+RECIPE = SOURCES / "presets.toml"
 
 
 def judge_demo_presets(recipe: str, folder: Path) -> None:
@@ -44,7 +47,7 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--recipe", default="fast", help="whose [presets] are searched (default: %(default)s)"
+        "--recipe", default=str(RECIPE), help="whose [presets] are searched (default: the demo's)"
     )
     arguments = parser.parse_args()
     try:

@@ -216,7 +216,7 @@ def synth(
     check_characters(transcript or "", "the transcript")
     stages = load_stages(chosen_bundle(bundle), threads, engine, trust=trust, low_memory=low_memory)
     warnings: list[str] = []
-    solver = preset or DEFAULT_PRESET
+    solver = DEFAULT_PRESET if preset is None else preset
     stages.synthesis.preset(solver)
     if stages.manifest.quality.overridden:
         warnings.append(

@@ -35,6 +35,10 @@ def verify(
         int | None,
         typer.Option(metavar="N", min=1, help="Seeds per sentence of --quality; by default 1."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Judge with --quality what `synth --preset` gives."),
+    ] = None,
     streaming: Annotated[
         bool,
         typer.Option("--streaming", help="Judge with --quality what `synth --stream` gives."),
@@ -63,6 +67,7 @@ def verify(
     """
     import msgspec
 
+    from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
     from cosyvoice_cpu.cli.messages import print_json, progress_bar
     from cosyvoice_cpu.cli.quality import (
         describe_missed,
@@ -79,6 +84,7 @@ def verify(
     given = {
         "--items": items,
         "--draws": draws,
+        "--preset": preset,
         "--streaming": streaming or None,
         "--output": output,
         "--pictures": pictures,
@@ -104,6 +110,7 @@ def verify(
                 draws=1 if draws is None else draws,
                 streaming=streaming,
                 engine=engine,
+                preset=DEFAULT_PRESET if preset is None else preset,
                 speakers=speakers,
                 threads=resolve_threads(threads),
                 pictures=pictures,

@@ -46,7 +46,8 @@ logits_sqnr_db = 90.0
 """
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipe_names() if name != "naive-int8"])
+# The gate refuses naive-int8; of fast the listeners decide (search/test_presets.py).
+@pytest.mark.parametrize("recipe", sorted({*recipe_names()} - {"naive-int8", "fast"}))
 def test_a_quantized_bundle_speaks(recipe: str) -> None:
     stages = load_bundle(int8_bundle(recipe))
     tokens = stages.generate_speech_tokens(ids("lm_text_ids"), max_tokens=30)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cosyvoice_cpu.bundle.manifest import Manifest
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, Manifest
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import MissingExtraError, UsageError
 from cosyvoice_cpu.evaluation.engine_choice import CHOOSABLE, ROUNDING, chosen_engines
@@ -83,6 +83,7 @@ def check_quality(
     draws: int = 1,
     streaming: bool = False,
     engine: str | None = None,
+    preset: str = DEFAULT_PRESET,
     pictures: Path | None = None,
     progress: Progress = no_progress,
 ) -> QualityReport:
@@ -95,10 +96,10 @@ def check_quality(
     nobody could understand them.
     Each sentence is spoken `draws` times, with seeds of its own. `streaming` lets the bundle's flow
     speak as in a stream, and compares it with itself if there is no other reference; it is judged
-    by what listeners notice, since its mel differs on purpose. `engine` computes the bundle's flow
-    and vocoder, not those of the reference.
-    Raises: UsageError for two references or one of another model, BundleError, CheckpointError,
-    SpeakerError, SynthesisError for values that are not finite, OutputError.
+    by what listeners notice, since its mel differs on purpose. So it is with a solver `preset` that
+    is not the default. `engine` computes the bundle's flow and vocoder, not those of the reference.
+    Raises: UsageError for two references, one of another model or an unknown preset, BundleError,
+    CheckpointError, SpeakerError, SynthesisError for values that are not finite, OutputError.
     """
     opened = open_bundle(bundle)
     engines = chosen_engines(opened, engine, threads) if engine else None
@@ -107,12 +108,15 @@ def check_quality(
     reference = _reference(stages, checkpoint, against, threads) if checkpoint or against else None
     condition = condition_of(stages, speakers, notes)
     estimators = available_estimators(stages, threads, notes)
-    name = ", ".join([str(bundle), *filter(None, [engine]), *(["streaming"] if streaming else [])])
-    candidate = System(name, stages, streaming)
-    if streaming and reference is None:
+    stages.synthesis.preset(preset)
+    preset_named = None if preset == DEFAULT_PRESET else f"preset {preset}"
+    differs = streaming or preset_named is not None
+    parts = (str(bundle), engine, preset_named, "streaming" if streaming else None)
+    candidate = System(", ".join(filter(None, parts)), stages, streaming, preset)
+    if differs and reference is None:
         reference = System(str(bundle), stages)
     thresholds = ALONE
-    if streaming:
+    if differs:
         thresholds = ESTIMATED
     elif reference:
         both = (reference.stages, stages)

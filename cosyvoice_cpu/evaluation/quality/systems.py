@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import Audio, Synthesis
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, Audio, Synthesis
 from cosyvoice_cpu.decoding.silence import shorten_silence
 from cosyvoice_cpu.errors import SynthesisError
 from cosyvoice_cpu.frontend.normalizer import normalize
@@ -26,6 +26,7 @@ class System:
     name: str
     stages: Stages
     streaming: bool = False  # its flow speaks chunk by chunk, as in a stream
+    preset: str = DEFAULT_PRESET  # of its flow's solver
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,7 @@ def mel_of(system: System, condition: Condition, tokens: list[int]) -> Floats:
         "prompt_tokens": prompt.tokens,
         "prompt_mel": prompt.mel,
         "embedding": prompt.embedding,
-        "steps": synthesis.solver_steps,
+        "preset": system.stages.synthesis.preset(system.preset),
     }
     if system.streaming:
         stream = system.stages.flow_stream(**voice, window_seconds=WINDOW_SECONDS)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
+from support.bundle_examples import edit_manifest
 from support.command_line import lines, run
 from support.networks_golden import CHECKPOINT
 from support.quality_examples import damage
 
+from cosyvoice_cpu.bundle.reader import read_manifest
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.quality.checking import QualityReport, check_quality
 from cosyvoice_cpu.evaluation.quality.measures import MEASURES, named
@@ -49,6 +53,24 @@ def test_a_stream_is_compared_with_the_whole_and_judged_by_listeners(bundle: Pat
     outcome = run("verify", bundle, "--streaming")
     assert outcome.code == 2
     assert "--streaming is about the table of --quality" in outcome.stderr
+
+
+def test_a_preset_is_compared_with_the_default_and_judged_by_listeners(
+    bundle: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    synthesis = read_manifest(other).synthesis
+    unguided = msgspec.structs.replace(synthesis.solver, guidance_rate=0.0)
+    presets = {**synthesis.solver_presets, "unguided": unguided}
+    edit_manifest(other, "synthesis.solver_presets", msgspec.to_builtins(presets))
+    report = check_quality(other, preset="unguided", items=1, measures=TAUGHT)
+    values = {(row.measure.name, row.of): row.interval.value for row in report.table.rows()}
+    assert values["mel_error_db", "both"] > 0.1
+    assert values["token_agreement", "both"] == 1
+    assert report.table.candidate == f"{other}, preset unguided"
+    assert not report.decisions  # none of these measures is a listener's
+    with pytest.raises(UsageError, match="no preset 'best'"):
+        check_quality(other, preset="best", items=1)
 
 
 @pytest.mark.parametrize(
