@@ -131,11 +131,10 @@ RECIPES = (
     RecipeCosts("int8", 8.25, 8, 1.30, 0.80, 0.70, 0.80, 0.70),
 )
 
-# Resident beside the weights of LM and flow, fitted to six measured peaks (float32 and INT8 at 200,
-# 625 and 750 frames, docs/performance.md), which it meets within 2 %. Both recipes need the same
-# per frame: activations stay float32, and the arena holds the flow's longest graph and the vocoder.
-_PROGRAM_MB = 177.0  # the program, the vocoder's weights, the KV cache
-_ACTIVATIONS_MB_PER_FRAME = 0.61
+# Resident beside the weights of LM and flow, fitted to measured peaks (docs/performance.md), which
+# it meets within 2 %. Both recipes need the same per frame: activations stay float32.
+_PROGRAM_MB = 222.0  # the program, the vocoder's weights, the KV cache
+_ACTIVATIONS_MB_PER_FRAME = 0.27
 
 
 @dataclass(frozen=True)

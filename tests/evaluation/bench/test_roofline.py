@@ -40,17 +40,14 @@ def test_int8_is_predicted_faster_and_smaller_than_float32():
     assert int8.vocoder_s == float32.vocoder_s
 
 
-# Peak RSS measured at full size on two cores of an AMD EPYC (Zen 4); docs/performance.md has the
-# runs: `bench` with 10 s after 5 s, `synth` of 7.2 s after 5.3 s, `bench` with 2 s after 2 s.
+# Peak RSS measured at full size, the bundle's integer weights in the cache (`docs/performance.md`).
 @pytest.mark.parametrize(
     ("recipe", "seconds", "prompt_seconds", "measured_mb"),
     [
-        ("float32", 10.0, 5.0, 2833.0),
-        ("float32", 7.2, 5.3, 2781.0),
-        ("float32", 2.0, 2.0, 2497.0),
-        ("int8", 10.0, 5.0, 1225.0),
-        ("int8", 7.2, 5.3, 1130.0),
-        ("int8", 2.0, 2.0, 889.0),
+        ("float32", 2.0, 2.0, 2461.0),
+        ("int8", 10.0, 5.0, 1010.0),
+        ("int8", 7.2, 5.3, 958.0),
+        ("int8", 2.0, 2.0, 862.0),
     ],
 )
 def test_predicted_memory_is_within_3_percent_of_what_was_measured(
