@@ -96,7 +96,8 @@ def _wrong_sizes(
         shape = opened[file].get(sized_input, [])
         frames = int(file.removesuffix(".onnx").rpartition("-")[2])
         if not shape or shape[-1] != frames * unit:
-            problems.append(f"{file} takes {sized_input} of shape {shape}, not {frames} frames")
+            sizes = ", ".join(map(str, shape))
+            problems.append(f"{file} takes {sized_input} of shape [{sizes}], not {frames} frames")
     return problems
 
 

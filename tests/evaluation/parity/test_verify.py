@@ -149,7 +149,7 @@ def test_one_noised_layer_fails_at_tensor_and_all_after(layer: str, tmp_path: Pa
         (
             "flow_estimator/full-00150.onnx",
             "flow_estimator/full-00200.onnx",
-            "full-00200.onnx takes x of shape [2, 80, 150], not 200 frames",
+            "full-00200.onnx takes x of shape [rows, 80, 150], not 200 frames",
         ),
         (
             "vocoder/generator-00050.onnx",
