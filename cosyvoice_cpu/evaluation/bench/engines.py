@@ -119,7 +119,8 @@ def load_engine(spec: EngineSpec, threads: int) -> Engine:
 
         bundle = open_bundle(Path(spec.path))
         engines = chosen_engines(bundle, spec.engine, threads) if spec.engine else None
-        return Engine(BundleStages(bundle, threads, engines=engines), autocast=False)
+        opened = BundleStages(bundle, threads, engines=engines, keep_prepacked=True)  # as `synth`
+        return Engine(opened, autocast=False)
     from cosyvoice_cpu.networks.reference_stages import ReferenceStages
 
     stages = ReferenceStages.load(Path(spec.path), threads=threads)
