@@ -28,4 +28,6 @@ def load_stages(
 
     bundle = open_bundle(path, trust=trust)
     engines = chosen_engines(bundle, engine, threads, note)
-    return BundleStages(bundle, threads, low_memory=low_memory, engines=engines)
+    return BundleStages(
+        *(bundle, threads), low_memory=low_memory, engines=engines, keep_prepacked=True
+    )

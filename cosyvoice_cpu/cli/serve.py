@@ -151,7 +151,8 @@ def serve(
         pool = None
         if workers > 1:
             folder = str(speakers) if speakers else None
-            setup = Setup(str(stages.bundle_path), each, folder, trust)
+            engines = stages.chosen_engines
+            setup = Setup(str(stages.bundle_path), each, folder, trust, engines)
             pool = opened.enter_context(WorkerPool(setup, workers))
         service = SpeechService(
             Synthesizer.of_bundle(stages, speakers=speakers),

@@ -2,7 +2,7 @@
 
 A token of the speech LM, a guided step of the flow and some seconds of the vocoder are timed once
 (some seconds at full size); an evaluation without guidance counts as half a step. What was measured
-is kept in the user's cache, by bundle, processor and threads, for a day.
+is kept in the user's cache, by bundle, processor, threads and engines, for a day.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def measured_speed(stages: BundleStages, prompt_seconds: float) -> tuple[Speed, 
                 onnxruntime.__version__,
                 stages.threads,
                 stages.low_memory,
+                sorted(stages.chosen_engines.items()),
                 round(prompt_seconds),
             )
         ).encode()

@@ -103,6 +103,12 @@ class BundleStages(ComposedStages):
         return self.bundle.manifest
 
     @property
+    def chosen_engines(self) -> dict[ComponentName, str]:
+        """Names of the engines that take the place of the manifest's."""
+        given = (self._engines or {}).items()
+        return {name: engine for name, engine in given if isinstance(engine, str)}
+
+    @property
     def bundle_path(self) -> Path:
         """The bundle's folder, absolute."""
         return self.bundle.path

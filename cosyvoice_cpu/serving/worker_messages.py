@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
+from cosyvoice_cpu.bundle.manifest import ComponentName
+
 _HEAD = struct.Struct("<II")  # bytes of the object, bytes behind it
 _LARGEST = 1 << 28  # bytes; a block of an hour has less
 
@@ -26,6 +28,7 @@ class Setup(_Message):
     threads: int
     speakers: str | None
     trust: bool
+    engines: dict[ComponentName, str] = {}  # that take the place of the manifest's
 
 
 class Open(_Message):

@@ -135,7 +135,8 @@ def speak_for_server(source: BinaryIO, target: BinaryIO) -> None:
     if not isinstance(setup, Setup):
         return
     try:
-        stages = BundleStages.load(Path(setup.bundle), setup.threads, trust=setup.trust)
+        path, engines = Path(setup.bundle), setup.engines
+        stages = BundleStages.load(path, setup.threads, trust=setup.trust, engines=engines)
         synthesizer = Synthesizer.of_bundle(stages, speakers=setup.speakers)
     except CosyVoiceError as error:
         write(target, Failed(0, type(error).__name__, error.what, error.hint))

@@ -71,3 +71,5 @@ def test_a_speed_is_measured_once_and_found_again(
     assert speed.step > 0
     assert measured_speed(BundleStages.load(tiny_bundle), 3.0) == (speed, True)
     assert not measured_speed(stages, 8.0)[1]  # another prompt
+    other = BundleStages.load(tiny_bundle, engines={"vocoder": "torch"})
+    assert not measured_speed(other, 3.0)[1]

@@ -15,6 +15,7 @@ from support.quantization_examples import int8_bundle
 
 from cosyvoice_cpu.bundle.atomic import hold
 from cosyvoice_cpu.bundle.stale_files import partial_folder
+from cosyvoice_cpu.cli.engines import load_stages
 from cosyvoice_cpu.runtime import onnxruntime_engine, prepacked_graphs
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.runtime.prepacked_graphs import MOST_VARIABLE
@@ -82,6 +83,12 @@ def test_speech_is_the_same_without_the_cache_and_when_it_is_made_and_when_it_is
     assert speech(bundle) == without
     assert speech(bundle, low_memory=True) == without
     assert len(packed) == 3
+
+
+def test_commands_that_speak_keep_the_weights(bundle: Path, packed: list[str]) -> None:
+    stages = load_stages(bundle, 1, None)
+    stages.generate_speech_tokens([1, 2, 3], seed=1, min_tokens=2, max_tokens=2)
+    assert packed == ["speech_lm.onnx"]
 
 
 def test_all_graphs_of_a_component_share_one_file_of_weights(

@@ -21,7 +21,7 @@ from support.scripted_worker import BLOCK, COMMAND, RATE, sound
 from support.served import TIMEOUT, ScriptedSynthesizer, serving, until
 
 from cosyvoice_cpu.demo import DEMO_BUNDLE
-from cosyvoice_cpu.errors import BundleError, SynthesisError, TextError
+from cosyvoice_cpu.errors import BundleError, CosyVoiceError, SynthesisError, TextError
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.serving.worker_messages import Setup
 from cosyvoice_cpu.serving.worker_pool import WorkerLostError, WorkerPool
@@ -246,3 +246,9 @@ def test_a_worker_of_a_bundle_speaks_what_the_library_does() -> None:
         streamed.samples, alone.speak(text, voice, seed=3, streaming=True).samples
     )
     np.testing.assert_array_equal(whole.samples, alone.speak(text, voice, seed=3).samples)
+
+
+def test_a_worker_computes_with_the_engines_that_were_chosen() -> None:
+    setup = Setup(str(DEMO_BUNDLE), 1, None, False, {"vocoder": "no such engine"})
+    with WorkerPool(setup, 1) as pool, pytest.raises(CosyVoiceError, match="'no such engine'"):
+        list(pool.seat(0).pieces("Hi.", "hibari-heart-1"))
