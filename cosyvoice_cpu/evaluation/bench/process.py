@@ -22,7 +22,7 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.component_runner import CALLS, Call, repeatable_call, run_component
 from cosyvoice_cpu.errors import CosyVoiceError, first_line
 from cosyvoice_cpu.evaluation.bench.engines import Engine, EngineSpec, UnavailableError, load_engine
-from cosyvoice_cpu.evaluation.bench.streams import measure_stream
+from cosyvoice_cpu.evaluation.bench.streams import measure_stream, warm_up
 from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
 
 Answer = dict[str, Any]
@@ -103,6 +103,11 @@ class Commands:
             "step_s": self._timed("solver_step", request, steps).seconds / steps,
             "vocoder_s": self._timed("waveform", request).seconds,
         }
+
+    def warm_stream(self, workers: int, whole: bool) -> Answer:
+        """What comes before the first `stream`."""
+        warm_up(self._engine.stages, self._request, workers, whole=whole)
+        return {}
 
     def stream(self, workers: int, whole: bool) -> Answer:
         """The request whole, if asked for, and streamed; see `bench.streams`."""

@@ -1,8 +1,9 @@
 """`bench --stream`: how soon a stream is heard, whether it keeps up, what it costs beside a whole.
 
-One request in turn whole (unless left out) and streamed, in one process per bundle. The speech LM
-computes every token, but tokens of fixed values are handed on, so that a random model does a
-trained one's work and nothing runs away.
+One request in turn whole (unless left out) and streamed, in one process per bundle. Its text has
+sentences of ten seconds, so that longer speech comes in pieces, as of a real text. The speech LM
+computes every token, but tokens of fixed values are handed on, as many as a piece's share of the
+text, so that a random model does a trained one's work and nothing runs away.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from cosyvoice_cpu.evaluation.bench.engines import EngineSpec
 from cosyvoice_cpu.evaluation.bench.pool import BenchProcess
@@ -32,11 +35,14 @@ _HEAD = (
     "stream / whole",
     "first sound s: median, 95 %",
     "RTF",
+    "RTF of the first and the last 10 s",
     "silence s",
     "flow, s for a second",
     "the last / the second one",
     "peak RSS MB",
 )
+_SENTENCE_SECONDS = 10.0
+_PART_SECONDS = 10.0  # of audio, whose costs are told apart
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,10 @@ class StreamRow:
     whole_s: list[float]  # empty where whole speech is left out
     stream_s: list[float]
     first_audio_s: list[float]
+    rtf_course: list[list[float]]  # of each ten seconds, the first with the wait for the sound
     silence_s: list[float]  # that a listener hears who plays from the first sound on
     chunk_s: list[float]  # of the flow, for a chunk of a second
-    last_over_second: list[float]  # chunk
+    last_over_second: list[float]  # chunk of one flow, as long as the bundle takes it
     memory: ResidentMemory
 
 
@@ -74,7 +81,7 @@ def run_stream_bench(
         notify(f"{spec.name}: {repeat} requests, {'whole and ' if whole else ''}streamed")
         with BenchProcess(spec, workload, threads) as process:
             process.ask("load")
-            process.ask("stream", workers=workers, whole=whole)  # warm, the prompt computed
+            process.ask("warm_stream", workers=workers, whole=whole)
             answers = [process.ask("stream", workers=workers, whole=whole) for _ in range(repeat)]
             memory = process.end()
         figures = {key: [answer[key] for answer in answers] for key in answers[0]}
@@ -97,6 +104,7 @@ def as_json(row: StreamRow) -> dict[str, Any]:
         "whole_s": row.whole_s,
         "stream_s": row.stream_s,
         "first_audio_s": row.first_audio_s,
+        "rtf_course": row.rtf_course,
         "silence_s": row.silence_s,
         "chunk_s": row.chunk_s,
         "last_over_second": row.last_over_second,
@@ -105,29 +113,68 @@ def as_json(row: StreamRow) -> dict[str, Any]:
     }
 
 
+def warm_up(stages: Stages, work: Work, workers: int, *, whole: bool = True) -> None:
+    """The request whole (unless left out), and the first seconds of it streamed: graphs are open
+    and the prompt is computed then.
+    """
+    pipeline = _pipeline(stages, work)
+    if whole:
+        _speak_whole(pipeline, work)
+    stream, heard = pipeline.stream(_request(work), workers), 0.0
+    while heard < _SENTENCE_SECONDS and (block := next(stream, None)):
+        heard += block.seconds
+    stream.close()
+
+
 def measure_stream(
     stages: Stages, work: Work, workers: int, *, whole: bool = True
-) -> dict[str, float]:
+) -> dict[str, float | list[float]]:
     """One request whole (unless left out), then streamed; the fields of a `StreamRow`."""
-    pipeline = Pipeline(_FixedSpeech(stages, work), lambda text: work.utterance.text_ids)
-    figures = {"whole_s": _speak_whole(pipeline, work)} if whole else {}
+    pipeline = _pipeline(stages, work)
+    figures: dict[str, float | list[float]] = {}
+    if whole:
+        figures["whole_s"] = _speak_whole(pipeline, work)
     request = _request(work)
-    first = played_until = 0.0
-    silence = 0.0
+    arrivals, heard = [0.0], [0.0]  # seconds since the request, and of audio until then
+    silence = played_until = 0.0
     for block in pipeline.stream(request, workers):
         now = time.perf_counter() - request.started
-        first = first or now
         silence += max(0.0, now - (played_until or now))
         played_until = max(played_until, now) + block.seconds
+        arrivals.append(now)
+        heard.append(heard[-1] + block.seconds)
     seconds = time.perf_counter() - request.started
     chunks = _chunk_seconds(stages, work)
     return figures | {
         "stream_s": seconds,
-        "first_audio_s": first,
+        "first_audio_s": arrivals[1],
+        "rtf_course": _rtf_course(arrivals, heard),
         "silence_s": silence,
         "chunk_s": statistics.median(chunks),
         "last_over_second": chunks[-1] / chunks[min(1, len(chunks) - 1)],
     }
+
+
+def _pipeline(stages: Stages, work: Work) -> Pipeline:
+    """It reads a word as one text id, whichever."""
+    ids = work.utterance.text_ids
+    return Pipeline(_FixedSpeech(stages, work), lambda text: ids[: len(text.split())])
+
+
+def _text(work: Work) -> str:
+    """A word for each of the work's text ids, in sentences."""
+    count = len(work.utterance.text_ids)
+    longest = max(1, round(count * _SENTENCE_SECONDS / work.workload.seconds))
+    lengths = [min(longest, count - first) for first in range(0, count, longest)]
+    return " ".join(" ".join(["La"] * length) + "." for length in lengths)
+
+
+def _rtf_course(arrivals: Sequence[float], heard: Sequence[float]) -> list[float]:
+    """Seconds between arrivals for a second of audio, in parts of about ten seconds of audio."""
+    parts = max(1, round(heard[-1] / _PART_SECONDS))
+    edges = np.linspace(0.0, heard[-1], parts + 1)
+    taken = np.diff(np.interp(edges, heard, arrivals)) / np.diff(edges)
+    return [float(rtf) for rtf in taken]
 
 
 def _speak_whole(pipeline: Pipeline, work: Work) -> float:
@@ -138,7 +185,9 @@ def _speak_whole(pipeline: Pipeline, work: Work) -> float:
 
 
 def _chunk_seconds(stages: Stages, work: Work) -> list[float]:
-    """Seconds of the flow for each whole chunk, alone on the machine's cores."""
+    """Seconds of one flow for each whole chunk, alone on the machine's cores; of longer speech
+    than the bundle takes in one piece, the beginning.
+    """
     utterance = work.utterance
     stream = stages.flow_stream(
         prompt_tokens=utterance.prompt_tokens,
@@ -149,27 +198,32 @@ def _chunk_seconds(stages: Stages, work: Work) -> list[float]:
     )
     chunk = work.synthesis.chunk_frames
     tokens = work.audio.tokens_within(chunk)
+    most = work.audio.tokens_within(stages.max_frames) - len(utterance.prompt_tokens)
+    spoken = utterance.tokens[:most]
     seconds = []
-    for first in range(0, len(utterance.tokens), tokens):
+    for first in range(0, len(spoken), tokens):
         started = time.perf_counter()
-        mel = stream.push(utterance.tokens[first : first + tokens])
+        mel = stream.push(spoken[first : first + tokens])
         if mel.shape[1] == chunk:
             seconds.append(time.perf_counter() - started)
     return seconds
 
 
 class _FixedSpeech:
-    """Stages whose speech LM computes as many tokens as the work has, and hands the work's on."""
+    """Stages whose speech LM computes as many tokens as a piece's share of the work's, and hands
+    the first so many of those on.
+    """
 
     def __init__(self, stages: Stages, work: Work) -> None:
         self._stages, self._tokens = stages, work.utterance.tokens
+        self._tokens_per_id = len(self._tokens) / len(work.utterance.text_ids)
 
     def stream_speech_tokens(self, text_ids: Sequence[int], **arguments: Any) -> Iterator[int]:
-        count = len(self._tokens)
+        count = max(1, round(len(text_ids) * self._tokens_per_id))
         drawn = self._stages.stream_speech_tokens(
             text_ids, **{**arguments, "min_tokens": count, "max_tokens": count}
         )
-        for token, _ in zip(self._tokens, drawn, strict=True):
+        for token, _ in zip(self._tokens, drawn, strict=False):
             yield token
 
     def __getattr__(self, name: str) -> Any:
@@ -188,7 +242,7 @@ def _request(work: Work) -> Request:
         embedding=utterance.embedding,
     )
     return Request(
-        "Measured.",
+        _text(work),
         prompt,
         seed=0,
         preset=work.preset,
@@ -207,6 +261,7 @@ def _cells(row: StreamRow) -> list[str]:
         _median(ratios),
         f"{statistics.median(row.first_audio_s):.2f}, {late:.2f}",
         _median([seconds / row.seconds_audio for seconds in row.stream_s]),
+        ", ".join(f"{statistics.median(c[end] for c in row.rtf_course):.2f}" for end in (0, -1)),
         _median(row.silence_s),
         _median(row.chunk_s),
         _median(row.last_over_second),

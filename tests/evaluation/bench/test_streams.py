@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from support.command_line import run
 
+from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.evaluation.bench.engines import bundle_specs
 from cosyvoice_cpu.evaluation.bench.streams import markdown, run_stream_bench
 from cosyvoice_cpu.evaluation.bench.workload import Workload
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 
 def test_a_stream_is_measured_beside_the_whole(tiny_bundle: Path) -> None:
@@ -33,6 +36,19 @@ def test_a_stream_alone_has_no_figures_of_whole_speech(tiny_bundle: Path) -> Non
     assert [cell.strip() for cell in markdown([row]).splitlines()[-1].split("|")][2:5:2] == [
         "–"
     ] * 2
+
+
+def test_longer_speech_than_a_bundle_takes_in_one_piece_is_measured_in_pieces(
+    tiny_bundle: Path,
+) -> None:
+    stages = BundleStages(open_bundle(tiny_bundle), threads=1)
+    workload = Workload(float(stages.max_frames / stages.audio.frame_rate) + 5.0, 1.0)
+    (row,) = run_stream_bench(
+        bundle_specs([tiny_bundle]), workload, threads=1, workers=1, repeat=1, whole=False
+    )
+    (course,) = row.rtf_course
+    assert len(course) == round(workload.seconds / 10)
+    assert sum(course) / len(course) == pytest.approx(row.stream_s[0] / workload.seconds, rel=0.05)
 
 
 def test_leaving_out_whole_speech_is_about_streams(tiny_bundle: Path) -> None:
