@@ -2,11 +2,14 @@
 
 Stages and sizes take turns, so one arena of the largest is enough. It grows to what the largest run
 took and keeps that: 300 MB at full size after ten seconds of speech. What a stage leaves is given
-back when it is done (`give_back`); within a stage, from one solver step to the next, it is kept.
+back when it is done (`give_back`), a stream that is cancelled included (`at_end_of`); within a
+stage, from one solver step to the next, it is kept.
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -41,6 +44,13 @@ def give_back() -> None:
         return
     session, options = _shrinking_session()
     session.run(["y"], {"x": np.zeros(1, np.float32)}, options)
+
+
+def at_end_of(stream: object) -> Callable[[], object]:
+    """Give back once `stream` is dropped, or what is returned is called, whichever comes first."""
+    end = weakref.finalize(stream, give_back)
+    end.atexit = False
+    return end
 
 
 @cache

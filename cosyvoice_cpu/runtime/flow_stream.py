@@ -26,6 +26,7 @@ from cosyvoice_cpu.bundle.manifest import Audio, SolverPreset, Synthesis
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import evaluations, solve
 from cosyvoice_cpu.errors import SynthesisError, UsageError
+from cosyvoice_cpu.runtime.activation_arena import at_end_of
 from cosyvoice_cpu.runtime.flow import FlowEncoderStage, TimeTable
 from cosyvoice_cpu.runtime.ladder import ComponentGraphs
 from cosyvoice_cpu.runtime.prompt_past import Halves, PromptPast
@@ -168,6 +169,7 @@ class BundleFlowStream:
             memory=stage.memory,
         )
         self._ended = False
+        self._give_back = at_end_of(self)
 
     def push(self, tokens: Sequence[int]) -> Floats:
         """Log-mel [mel bins, frames] that is final now, from further tokens.
@@ -197,6 +199,7 @@ class BundleFlowStream:
             )
         mel = self.compute(frames)
         self._recent.close()
+        self._give_back()
         return mel
 
     def compute(self, end: int) -> Floats:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.runtime.activation_arena import give_back
+from cosyvoice_cpu.runtime.activation_arena import at_end_of
 from cosyvoice_cpu.runtime.vocoder import VocoderStage
 
 
@@ -27,6 +27,7 @@ class BundleVocoderStream:
         self._excited = 0  # frames whose source is known
         self._given = 0  # frames whose samples were given
         self._ended = False
+        self._give_back = at_end_of(self)
 
     def push(self, mel: Floats) -> Floats:
         """Samples [n] that are final now, from further frames [mel bins, t].
@@ -49,7 +50,7 @@ class BundleVocoderStream:
             return np.zeros(0, np.float32)
         self._ended = True
         samples = self._advance(finalize=True)
-        give_back()
+        self._give_back()
         return samples
 
     @property

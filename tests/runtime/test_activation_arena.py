@@ -18,15 +18,20 @@ _PROGRAM = """
 import sys
 import numpy as np
 from pathlib import Path
-from cosyvoice_cpu.runtime import bundle_stages, vocoder_stream
+from cosyvoice_cpu.runtime import activation_arena, bundle_stages
 from cosyvoice_cpu.system.memory import resident_memory
 stages = bundle_stages.BundleStages.load(Path(sys.argv[1]))
 kept = sys.argv[2] == "kept"
 if kept:
-    bundle_stages.give_back = vocoder_stream.give_back = lambda: None
+    bundle_stages.give_back = activation_arena.give_back = lambda: None
 mel = np.full((80, 900), -5.0, np.float32)
 for _ in range(2):
-    stages.mel_to_waveform(mel)
+    if sys.argv[3] == "whole":
+        stages.mel_to_waveform(mel)
+    else:
+        stream = stages.vocoder_stream()
+        stream.push(mel)
+        del stream
 print(resident_memory().anonymous_mb)
 """
 
@@ -39,10 +44,13 @@ def test_the_model_that_shrinks_the_arena_is_the_one_that_its_comment_says() -> 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the kinds of memory apart")
-def test_what_a_stage_took_is_given_back_when_it_is_done(tiny_bundle: Path) -> None:
+@pytest.mark.parametrize("speech", ["whole", "dropped stream"])
+def test_what_a_stage_took_is_given_back_when_it_is_done_or_dropped(
+    tiny_bundle: Path, speech: str
+) -> None:
     left = {}
     for word in ("kept", "given"):
-        command = [sys.executable, "-c", _PROGRAM, str(tiny_bundle), word]
+        command = [sys.executable, "-c", _PROGRAM, str(tiny_bundle), word, speech]
         left[word] = float(subprocess.run(command, capture_output=True, check=True).stdout)
     assert left["given"] < left["kept"] - 5
 
