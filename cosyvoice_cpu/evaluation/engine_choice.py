@@ -28,6 +28,7 @@ from cosyvoice_cpu.errors import EngineParityError, OutputError, UsageError
 from cosyvoice_cpu.evaluation.distances import sqnr_db
 from cosyvoice_cpu.progress import Notify, no_notice
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
+from cosyvoice_cpu.runtime.graph import engine_named
 from cosyvoice_cpu.runtime.ladder import Engines
 from cosyvoice_cpu.system.cache_folder import cache_folder, read_cached
 from cosyvoice_cpu.utterances import Utterance, random_utterances
@@ -90,11 +91,12 @@ def require_parity(
 ) -> dict[str, float]:
     """SQNR in dB of what the engine gives, by what; empty if it was compared before.
 
-    Raises: EngineParityError if one is too low.
+    Raises: EngineParityError if one is too low, MissingExtraError, UsageError.
     """
     record = _read(bundle)
     if engine in record.compared:
         return {}
+    engine_named(engine).require()  # before anything is said
     notify(f"comparing {engine} with ONNX Runtime, once for this bundle")
     utterance = random_utterances(bundle.manifest, prompt=25, tokens=30)[0]
     want = _outputs(BundleStages(bundle, threads), utterance)

@@ -152,6 +152,7 @@ class Engine:
 
     open: Callable[[GraphSource, EngineOptions], Graph]
     any_length: bool = False  # `size` of the source is then None, and nothing is padded
+    require: Callable[[], None] = lambda: None  # raises what keeps it from this machine
 
 
 def engine_named(name: str) -> Engine:

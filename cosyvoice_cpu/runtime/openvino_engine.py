@@ -57,12 +57,8 @@ class OpenVinoGraph(Graph):
         """Raises: MissingExtraError without the library, UsageError where the processor lacks
         bfloat16, BundleError if the bundle lists no such file or OpenVINO refuses it.
         """
+        _require(precision)
         core = _core()
-        if precision == _BFLOAT16 and not has_bfloat16():
-            raise UsageError(
-                "this processor does not multiply in bfloat16, so openvino-bf16 gains nothing",
-                "take the engine openvino or onnxruntime",
-            )
         if source.spec.arithmetic == "float64":
             return OnnxRuntimeGraph.open(source, options)
         path = _any_size(source).path
@@ -125,6 +121,16 @@ class OpenVinoGraph(Graph):
 def has_bfloat16() -> bool:
     """Whether the processor multiplies in bfloat16. Raises: MissingExtraError."""
     return "BF16" in _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+def _require(precision: str) -> None:
+    """Raises: MissingExtraError without the library, UsageError if the processor lacks bfloat16."""
+    _core()
+    if precision == _BFLOAT16 and not has_bfloat16():
+        raise UsageError(
+            "this processor does not multiply in bfloat16, so openvino-bf16 gains nothing",
+            "take the engine openvino or onnxruntime",
+        )
 
 
 @cache
@@ -194,5 +200,13 @@ def _tensor_spec(port: Any, names: set[str]) -> TensorSpec:
     return TensorSpec(name, port.get_element_type().to_dtype().name, shape)
 
 
-ENGINE = Engine(partial(OpenVinoGraph.open, _FLOAT32), any_length=True)
-BFLOAT16 = Engine(partial(OpenVinoGraph.open, _BFLOAT16), any_length=True)
+def _engine(precision: str) -> Engine:
+    return Engine(
+        partial(OpenVinoGraph.open, precision),
+        any_length=True,
+        require=partial(_require, precision),
+    )
+
+
+ENGINE = _engine(_FLOAT32)
+BFLOAT16 = _engine(_BFLOAT16)
