@@ -49,7 +49,7 @@ def serve(
         float,
         typer.Option(
             metavar="SECONDS",
-            help="Predicted work in front of a request that is still taken; beyond, 503.",
+            help="How long a text may wait until it is begun, as predicted; beyond, 503.",
         ),
     ] = 10.0,
     request_seconds: Annotated[

@@ -100,6 +100,19 @@ class EngineRoom:
         with self._changed:
             return self._backlog()
 
+    def seconds_before(self, within: float) -> float:
+        """Until a worker is free of what can't be put off for `within` seconds, as expected.
+
+        What is for later does not count, as of a long text that is ahead of its listener.
+        """
+        now = time.monotonic()
+        with self._changed:
+            jobs = sorted(self._jobs, key=lambda job: (job.times.step_began is None, job.runs_dry))
+            loads = [0.0] * self.workers
+            for job in jobs:
+                heapq.heapreplace(loads, loads[0] + job.seconds_due(now, within))
+        return loads[0]
+
     def counts(self) -> dict[State, int]:
         """How many jobs are in each state."""
         with self._changed:
@@ -200,7 +213,7 @@ class EngineRoom:
         """Blocks of `job` until it ends, rests, or another one is more urgent."""
         goes_on = True
         while goes_on:
-            started = time.monotonic()
+            started = job.times.step_began = time.monotonic()
             try:
                 job.check()
                 if job.stream is None:
@@ -211,6 +224,7 @@ class EngineRoom:
                 self._leave(job, error)
                 return
             finally:
+                job.times.step_began = None
                 job.times.computing += time.monotonic() - started
             if block is None:
                 self._leave(job, None)
@@ -288,7 +302,8 @@ class EngineRoom:
         self._waiters.clear()
 
     def _backlog(self) -> float:
-        return sum(job.seconds_left for job in self._jobs) / self.workers
+        now = time.monotonic()
+        return sum(job.seconds_left(now) for job in self._jobs) / self.workers
 
     def _tell_end(self, job: Job) -> None:
         if self._on_end is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator
@@ -51,7 +52,9 @@ class Times:
     submitted: float = 0.0
     first_block: float | None = None
     ended: float | None = None
-    computing: float = 0.0  # duration
+    step_began: float | None = None  # the one under way
+    computing: float = 0.0  # duration of the finished steps
+    computing_first: float = 0.0  # of those until there was sound
 
 
 @dataclass(eq=False)
@@ -64,10 +67,13 @@ class Job:
     open: Callable[[Job], Blocks]
     expected_seconds: float  # of computing, on one worker
     most_waiting_bytes: int = MOST_WAITING_BYTES
+    first_seconds: float | None = None  # of these until there is sound; None: all
+    rtf: float = 0.0  # expected behind that
 
     state: State = State.WAITING
     times: Times = field(default_factory=Times)
     seconds_audio: float = 0.0
+    first_seconds_audio: float = 0.0  # that came with the first sound
     speech_tokens: int = 0
     error: BaseException | None = None  # why it ended early
     why_cancelled: str | None = None
@@ -78,6 +84,7 @@ class Job:
         self.stream: Blocks | None = None
         self.blocks: deque[Block] = deque()
         self.waiting_bytes = 0
+        self._delivered = 0  # blocks
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
 
@@ -103,18 +110,46 @@ class Job:
         """Whether more waits than is to be held in memory."""
         return self.waiting_bytes >= self.most_waiting_bytes
 
-    @property
-    def seconds_left(self) -> float:
-        """Of computing, as expected; something always, until the job has ended."""
-        return max(self.expected_seconds - self.times.computing, 0.05 * self.expected_seconds)
+    def seconds_left(self, now: float) -> float:
+        """Of computing, as expected."""
+        return _left(self.expected_seconds, self.times.computing + self._seconds_of_step(now))
+
+    def seconds_due(self, now: float, within: float) -> float:
+        """Of computing that can't be put off for `within` seconds from `now`, as expected.
+
+        That is its first sound, and then what keeps its listener from running dry until then. A
+        step that has begun is not put off.
+        """
+        if self.why_cancelled is not None or self.state is State.PARKED:
+            return 0.0
+        under_way = self._seconds_of_step(now)
+        if self.times.first_block is None:
+            first = self.expected_seconds if self.first_seconds is None else self.first_seconds
+            due = _left(first, self.times.computing + under_way)
+            due += self.rtf * max(0.0, within - due)
+        else:
+            block = self.seconds_audio / self._delivered
+            lacking = max(0.0, within - (self.runs_dry - now))
+            due = self.rtf * block * math.ceil(lacking / block) - under_way if block else 0.0
+            if self.times.step_began is not None:
+                due = max(due, _left(self.rtf * block, under_way))
+        return min(due, self.seconds_left(now))
+
+    def _seconds_of_step(self, now: float) -> float:
+        """How long the step under way has taken."""
+        began = self.times.step_began
+        return 0.0 if began is None else max(0.0, now - began)
 
     def deliver(self, block: Block) -> None:
         """Put a block in the queue. For the engine room, under its lock."""
         self.seconds_audio += block.seconds
         self.speech_tokens += block.speech_tokens
+        self._delivered += 1
         if block.content:  # an encoder may keep the first ones
             if self.times.first_block is None:
                 self.times.first_block = time.monotonic()
+                self.times.computing_first = self.times.computing
+                self.first_seconds_audio = self.seconds_audio
             self.blocks.append(block)
             self.waiting_bytes += len(block.content)
             self.tell()
@@ -136,3 +171,8 @@ class Job:
         """Wait for `tell`."""
         await self._news.wait()
         self._news.clear()
+
+
+def _left(expected: float, done: float) -> float:
+    """Something always, since expectations are passed."""
+    return max(expected - done, 0.05 * expected)

@@ -23,7 +23,7 @@ class Settings:
     api_key: str | None = None
     workers: int = 1
     queue: int = 8  # requests that may wait beyond those that are being computed
-    max_wait: float = 10.0  # seconds of work in front of a request that is still taken
+    max_wait: float = 10.0  # seconds of work that comes before a request that is still taken
     request_seconds: float = 600.0  # from the request to its last byte
     stall_seconds: float = 30.0  # that a client may let pass without reading or sending
     max_connections: int = 256  # idle ones included; each costs a descriptor

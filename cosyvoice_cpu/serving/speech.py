@@ -14,7 +14,7 @@ from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
 from cosyvoice_cpu.errors import CosyVoiceError, TextError
 from cosyvoice_cpu.frontend.characters import check_characters
 from cosyvoice_cpu.frontend.language import check_language
-from cosyvoice_cpu.serving.cost import CostModel
+from cosyvoice_cpu.serving.cost import CostModel, Spent
 from cosyvoice_cpu.serving.encoding import check_format, encoded, encoded_whole
 from cosyvoice_cpu.serving.engine_room import EngineRoom, LineFull, Unavailable
 from cosyvoice_cpu.serving.errors import RequestError, is_ours
@@ -121,13 +121,14 @@ class SpeechService:
             timer.cancel()
 
     def _start_now(self, speech: Speech) -> Job:
-        wait = self.room.backlog()
-        if wait > self.settings.max_wait:
+        longest = self.settings.max_wait
+        wait = self.room.seconds_before(longest)
+        if wait > longest:
             raise Unavailable(
-                f"{wait:.0f} s of work are waiting, and this server takes a text only before"
-                f" {self.settings.max_wait:g} s",
+                f"{wait:.1f} s of work come first, and this server lets a text wait for"
+                f" {longest:g} s",
                 "ask again later",
-                wait - self.settings.max_wait,
+                wait - longest,
             )
         return self._submit(speech)
 
@@ -139,8 +140,13 @@ class SpeechService:
                 await self.room.an_end()
 
     def _submit(self, speech: Speech) -> Job:
-        seconds = self.cost.seconds_computing(speech.text, speech.speed)
-        job = Job(partial(self._blocks, speech), seconds)
+        cost = self.cost.expected(speech.text, speech.speed)
+        job = Job(
+            partial(self._blocks, speech),
+            cost.seconds,
+            first_seconds=None if speech.is_whole else cost.first_seconds,
+            rtf=cost.rtf_after,
+        )
         self._speeches[job] = speech
         try:
             self.room.submit(job)
@@ -208,7 +214,13 @@ class SpeechService:
             log.error("a speech failed", exc_info=job.error)
         self.metrics.spoken(job, outcome)
         if outcome == "done":
-            self.cost.learn(speech.text, speech.speed, job.seconds_audio, job.times.computing)
+            first = Spent(job.first_seconds_audio, job.times.computing_first)
+            self.cost.learn(
+                speech.text,
+                speech.speed,
+                Spent(job.seconds_audio, job.times.computing),
+                None if speech.is_whole else first,
+            )
 
 
 @contextmanager

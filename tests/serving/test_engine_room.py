@@ -334,6 +334,71 @@ def test_the_backlog_is_what_the_workers_share() -> None:
     limited(work)
 
 
+def test_before_a_new_job_comes_what_others_need_until_then() -> None:
+    async def work() -> None:
+        with room_of(workers=1) as room:
+            assert room.seconds_before(1.0) == 0
+            gate = Script(3, seconds=5.0).held()
+            begun = Job(gate, 50.0, first_seconds=4.0, rtf=0.5)
+            room.submit(begun)
+            await held(gate)
+            # its first sound, then at half a second of computing for each of sound
+            assert room.seconds_before(2.0) == pytest.approx(4.0, abs=0.5)
+            assert room.seconds_before(10.0) == pytest.approx(7.0, abs=0.5)
+            room.submit(whole := Job(Script(1), 6.0))
+            assert room.seconds_before(2.0) == pytest.approx(10.0, abs=0.5)
+            gate.may_go.set()
+            await read(room, begun)
+            await read(room, whole)
+            assert room.seconds_before(10.0) == 0
+
+    limited(work)
+
+
+def test_a_job_that_is_ahead_of_its_listener_needs_its_step_only() -> None:
+    async def work() -> None:
+        with room_of(workers=1) as room:
+            holds = threading.Event()
+
+            def ahead(job: Job) -> Iterator[Block]:
+                yield Block(b"first", 8.0)
+                assert holds.wait(TIMEOUT)
+                yield Block(b"second", 8.0)
+
+            room.submit(job := Job(ahead, 100.0, first_seconds=1.0, rtf=0.5))
+            blocks = room.blocks(job)
+            await anext(blocks)
+            assert room.seconds_before(2.0) == pytest.approx(4.0, abs=0.5)  # the step under way
+            assert room.seconds_before(20.0) == pytest.approx(8.0, abs=0.5)  # two blocks
+            assert room.backlog() > 90
+            holds.set()
+            await anext(blocks)
+            await blocks.aclose()
+
+    limited(work)
+
+
+def test_a_free_worker_begins_at_once_whatever_the_others_do() -> None:
+    async def work() -> None:
+        with room_of(workers=2) as room:
+            scripts = [Script(1).held() for _ in range(3)]
+            jobs = [Job(script, 10.0 + number) for number, script in enumerate(scripts)]
+            room.submit(jobs[0])
+            await held(scripts[0])
+            assert room.seconds_before(1.0) == 0
+            room.submit(jobs[1])
+            await held(scripts[1])
+            assert room.seconds_before(1.0) == pytest.approx(10.0, abs=0.5)
+            room.submit(jobs[2])
+            assert room.seconds_before(1.0) == pytest.approx(11.0, abs=0.5)
+            for script in scripts:
+                script.may_go.set()
+            for job in jobs:
+                await read(room, job)
+
+    limited(work)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_hangs_whatever_clients_do(seed: int) -> None:
     """Readers that read all, leave, never read and are cancelled, on more jobs than fit."""

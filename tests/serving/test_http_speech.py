@@ -16,6 +16,8 @@ import soundfile
 from support.served import BLOCK_SECONDS, RATE, TIMEOUT, ScriptedSynthesizer, Served, serving, until
 
 from cosyvoice_cpu.frontend.clip import read_clip
+from cosyvoice_cpu.serving.cost import Spent
+from cosyvoice_cpu.serving.job import State
 
 SPEECH = "/v1/audio/speech"
 WORDS = "one two three"
@@ -278,7 +280,7 @@ def test_a_request_that_would_wait_for_too_long_is_refused_at_once(
     synthesizer: ScriptedSynthesizer, voices: Path
 ) -> None:
     with serving(synthesizer, [voices], max_wait=1.0) as served:
-        served.service.cost.learn("x", 1.0, 1.0, 1000.0)
+        served.service.cost.learn("x", 1.0, Spent(2.0, 2000.0), Spent(1.0, 1000.0))
         connection = raw_request(served, "wait " + "word " * 200)
         assert synthesizer.waiting.acquire(timeout=TIMEOUT)
         answer = post(served)
@@ -286,6 +288,22 @@ def test_a_request_that_would_wait_for_too_long_is_refused_at_once(
         assert int(answer.headers["retry-after"]) > 1
         assert error(answer)["code"] == "unavailable"
         connection.close()
+
+
+def test_a_long_text_that_is_ahead_of_its_listener_keeps_nobody_out(
+    synthesizer: ScriptedSynthesizer, voices: Path
+) -> None:
+    with serving(synthesizer, [voices], max_wait=1.0) as served:
+        served.service.cost.learn("x", 1.0, Spent(2.0, 1.0), Spent(1.0, 0.5))
+        long = raw_request(served, "word " * 40 + "wait " + "word " * 400)  # 10 s, then 100 s
+        assert synthesizer.waiting.acquire(timeout=TIMEOUT)
+        assert served.service.room.backlog() > 20.0
+        other = raw_request(served, "Hello.")
+        until(lambda: served.service.room.counts()[State.WAITING] == 1)
+        synthesizer.go.set()
+        assert other.recv(15).startswith(b"HTTP/1.1 200")
+        for connection in (long, other):
+            connection.close()
 
 
 def test_a_request_that_takes_too_long_is_ended(
