@@ -7,6 +7,7 @@ python -m tools.stress_server first-audio    beside the library's own, in pairs
 python -m tools.stress_server leave          how long the work goes on without its client
 python -m tools.stress_server rough          random leaves, malformed bodies, slow readers
 python -m tools.stress_server overload       four times what the machine can do
+python -m tools.stress_server throughput     audio per second, with 1 or more workers
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ LONG = TEXT * 12
 SPEECH = "/v1/audio/speech"
 _MALFORMED = (b"", b"{", b"\xff" * 50, b"[]", b'{"input": 5}', b'{"input": ""}', b"x" * 2_000_000)
 _LAST_CHUNK = b"\r\n0\r\n\r\n"
+_AUDIO_SECONDS = "cosyvoice_audio_seconds_total "
 _WARM_REQUESTS = 2  # that open what is opened once
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -241,18 +243,19 @@ def rough(
 def overload(
     seconds: float = 120.0,
     times: float = 4.0,
-    max_wait: float = 2.0,
+    max_wait: Annotated[
+        float | None, typer.Option(help="The server's; by default what a first sound takes.")
+    ] = None,
+    seed: int = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Requests at `times` the rate that the server can serve."""
-    options = ("--max-wait", str(max_wait))
-    with started(*options) as target:
-        unloaded, rates = [], []
-        for _ in range(5):
-            begun = time.perf_counter()
-            unloaded.append(first_audio(target, TEXT))
-            rates.append(time.perf_counter() - begun)
-        every = median(rates) / times
+    """Requests at random moments, on average `times` as many as the server can serve."""
+    if max_wait is None:
+        with started() as target:
+            max_wait = round(_unloaded(target)[0], 2)
+    with started("--max-wait", str(max_wait)) as target:
+        unloaded, whole = _unloaded(target)
+        draw = random.Random(seed)
         accepted: list[float] = []
         outcomes: Counter[str] = Counter()
 
@@ -266,27 +269,75 @@ def overload(
             except httpx2.HTTPError as error:
                 outcomes[type(error).__name__] += 1
 
-        count = max(1, round(seconds / every))
-        _at_intervals(one, count, every)
+        begun = time.perf_counter()
+        count = max(1, round(seconds * times / whole))
+        _at_random(one, count, whole / times, draw)
+        took = time.perf_counter() - begun
     _print(
         as_json,
+        max_wait_s=max_wait,
         requests=count,
-        every_s=every,
+        every_s=whole / times,
         outcomes=dict(outcomes),
-        first_audio_unloaded_s=median(unloaded),
+        first_audio_unloaded_s=unloaded,
         first_audio_s=median(accepted),
         first_audio_95_s=sorted(accepted)[int(0.95 * (len(accepted) - 1))],
+        times_unloaded_95=sorted(accepted)[int(0.95 * (len(accepted) - 1))] / unloaded,
+        busy=outcomes["200"] * whole / took,
     )
 
 
-def _at_intervals(work: Callable[[], None], count: int, every: float) -> None:
-    """Start `count` threads, one each `every` seconds, and wait for all."""
-    begun = time.perf_counter()
+@app.command()
+def throughput(
+    workers: int = 1,
+    clients: int = 4,
+    requests: int = 24,
+    cpus: str | None = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Audio that `clients` get who ask again as soon as they have it all."""
+    options = ["--workers", str(workers), "--queue", str(clients), "--max-wait", "3600"]
+    with started(*options, *(("--cpus", cpus) if cpus else ())) as target:
+        before = _audio_seconds(target)
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(clients) as pool:
+            firsts = list(pool.map(lambda _: first_audio(target, TEXT), range(requests)))
+        took = time.perf_counter() - begun
+        spoken = _audio_seconds(target) - before
+    _print(
+        as_json,
+        workers=workers,
+        clients=clients,
+        audio_per_second=spoken / took,
+        first_audio_s=median(firsts),
+    )
+
+
+def _audio_seconds(target: Target) -> float:
+    """That the server has made so far."""
+    lines = httpx2.get(f"{target.url}/metrics", timeout=TIMEOUT).text.splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith(_AUDIO_SECONDS))
+
+
+def _unloaded(target: Target, requests: int = 5) -> tuple[float, float]:
+    """Seconds to the first audio and to the end of a request that is alone."""
+    firsts, wholes = [], []
+    for _ in range(requests):
+        begun = time.perf_counter()
+        firsts.append(first_audio(target, TEXT))
+        wholes.append(time.perf_counter() - begun)
+    return median(firsts), median(wholes)
+
+
+def _at_random(work: Callable[[], None], count: int, every: float, draw: random.Random) -> None:
+    """Start `count` threads, `every` seconds apart on average, and wait for all."""
     threads = []
-    for number in range(count):
-        time.sleep(max(0.0, begun + number * every - time.perf_counter()))
+    start = time.perf_counter()
+    for _ in range(count):
+        time.sleep(max(0.0, start - time.perf_counter()))
         threads.append(threading.Thread(target=work))
         threads[-1].start()
+        start += draw.expovariate(1 / every)
     for thread in threads:
         thread.join(TIMEOUT)
 
