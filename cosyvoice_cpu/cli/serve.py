@@ -101,7 +101,7 @@ def serve(
     from cosyvoice_cpu.cli.messages import note
     from cosyvoice_cpu.errors import library_error
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, speaker_from_clip
-    from cosyvoice_cpu.system.affinity import shown_cpus, use_cpus
+    from cosyvoice_cpu.system.affinity import shares, shown_cpus, use_cpus
     from cosyvoice_cpu.system.heaps import share_one_heap
     from cosyvoice_cpu.system.threads import resolve_threads
 
@@ -135,8 +135,9 @@ def serve(
     if config is not None:
         note(f"options from {config}")
     share_one_heap()
-    if cpus is not None:
-        note(f"running on processors {shown_cpus(use_cpus(cpus))}")
+    chosen = use_cpus(cpus) if cpus is not None else set()
+    if chosen:
+        note(f"running on processors {shown_cpus(chosen)}")
     each = resolve_threads(threads) if threads else max(1, resolve_threads() // workers)
     stages = load_stages(chosen_bundle(bundle), each, engine, trust=trust)
     folders = speaker_folders(stages.bundle, speakers)
@@ -153,7 +154,8 @@ def serve(
             folder = str(speakers) if speakers else None
             engines = stages.chosen_engines
             setup = Setup(str(stages.bundle_path), each, folder, trust, engines)
-            pool = opened.enter_context(WorkerPool(setup, workers))
+            of_each = shares(chosen, workers) if chosen else []
+            pool = opened.enter_context(WorkerPool(setup, workers, cpus=of_each))
         service = SpeechService(
             Synthesizer.of_bundle(stages, speakers=speakers),
             Voices(folders, uploads),
