@@ -90,7 +90,16 @@ class Background(Generic[Item]):
                 return self._queue.get(timeout=_GUARD_SECONDS)
             except queue.Empty:
                 if not self._thread.is_alive():
-                    raise RuntimeError(f"the thread {self._thread.name} is gone") from None
+                    return self._left_behind()
+
+    def _left_behind(self) -> Item | _End:
+        """What the thread said at its end, if that was while the reader's patience ended."""
+        try:
+            return self._queue.get_nowait()
+        except queue.Empty:
+            if self._closed.is_set():  # from another thread, which has not told the reader yet
+                return _End()
+            raise RuntimeError(f"the thread {self._thread.name} is gone") from None
 
     def _drain(self) -> None:
         while True:

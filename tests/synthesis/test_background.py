@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -117,3 +119,43 @@ def test_a_chain_of_three_ends_from_its_far_end() -> None:
     assert [next(third) for _ in range(5)] == [2, 3, 4, 5, 6]
     third.close()
     assert not threads_named("chain")
+
+
+def impatient(items: Background[int]) -> None:
+    """Let the reader's first wait end, without an item, just when the thread has ended."""
+    get, waits = items._queue.get, []
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        if "timeout" in options and not waits:
+            waits.append(True)
+            items._thread.join()
+            raise queue.Empty
+        return get(*arguments, **options)
+
+    items._queue.get = late  # type: ignore[method-assign]
+
+
+def test_an_item_that_comes_as_the_readers_patience_ends_is_read() -> None:
+    items = Background(iter([1]), ahead=2, name="late")
+    impatient(items)
+    assert list(items) == [1]
+
+
+def test_who_reads_a_stream_that_is_closed_as_patience_ends_finds_the_end() -> None:
+    entered, go = threading.Event(), threading.Event()
+
+    def source() -> Iterator[int]:
+        entered.set()
+        go.wait(10)
+        yield 1
+
+    items = Background(source(), ahead=2, name="closed")
+    impatient(items)
+    found: list[list[int]] = []
+    reader = threading.Thread(target=lambda: found.append(list(items)))
+    reader.start()
+    assert entered.wait(10)
+    items._closed.set()  # as `close` begins
+    go.set()
+    reader.join(10)
+    assert found == [[]]
