@@ -5,7 +5,8 @@ What differs from the reference, and why:
   the solver's steps, read by one index; half a gigabyte of weights of the original is not needed;
 - LayerNorm takes its scale and shift from that table, query, key and value are one product;
 - frames of both rows lie one behind the other, [2 T, dim], so that each product adds its bias;
-- the attention mask is carried by extra channels of query and key (`operators.FrameMask`).
+- padding is cut off keys and values, and the streaming mask is carried by extra channels of query
+  and key (`operators.ChunkMask`).
 Source: as the reference.
 """
 
@@ -22,8 +23,10 @@ from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.checkpoint.config import EstimatorConfig
 from cosyvoice_cpu.networks.deployed.operators import (
     CachedFrameAttention,
+    ChunkedFrameAttention,
+    ChunkMask,
     FrameAttention,
-    FrameMask,
+    FramePositions,
     RotaryTable,
 )
 from cosyvoice_cpu.networks.deployed.storage import layer_tensors
@@ -33,29 +36,18 @@ MODULATIONS = 6  # of a block: shift, scale, gate of the attention; the same of 
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, modulated by six rows [6, dim] of the table; [B T, dim]."""
+    """What is before and behind an attention, modulated by six rows [6, dim] of the table."""
 
-    def __init__(self, config: EstimatorConfig, attention: FrameAttention) -> None:
+    def __init__(self, config: EstimatorConfig) -> None:
         super().__init__()
         width = config.heads * config.dim_head
-        self.attention = attention
         self.qkv = nn.Linear(config.dim, 3 * width)
         self.out = nn.Linear(width, config.dim)
         self.expand = nn.Linear(config.dim, config.ff_mult * config.dim)
         self.contract = nn.Linear(config.ff_mult * config.dim, config.dim)
 
-    def forward(
-        self,
-        h: Tensor,
-        rows: Sequence[Tensor],
-        frames: tuple[Tensor, Tensor, Tensor],
-        rotary: RotaryTable,
-    ) -> Tensor:
-        attended = self.attention(self.attended_to(h, rows), frames, rotary.cos, rotary.sin)
-        return self.behind_attention(h, attended, rows)
-
     def attended_to(self, h: Tensor, rows: Sequence[Tensor]) -> Tensor:
-        """Query, key and value [B T, 3 heads dim_head]."""
+        """Query, key and value [B T, 3 heads dim_head] of h [B T, dim]."""
         shift, scale = rows[:2]
         qkv: Tensor = self.qkv(modulated(h, scale, shift))
         return qkv
@@ -73,7 +65,12 @@ class FlowEstimator(nn.Module):
     """Velocity of the flow at one of the solver's steps. T mel frames."""
 
     config_type = EstimatorConfig
-    leaves: ClassVar[tuple[type[nn.Module], ...]] = (FrameMask, FrameAttention)
+    leaves: ClassVar[tuple[type[nn.Module], ...]] = (
+        FramePositions,
+        ChunkMask,
+        FrameAttention,
+        ChunkedFrameAttention,
+    )
     tables: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -88,7 +85,12 @@ class FlowEstimator(nn.Module):
         table = torch.empty(steps, MODULATIONS * config.depth + 2, config.dim)
         self.modulation = nn.Parameter(table, requires_grad=False)
         self.rotary = RotaryTable(config.dim_head, positions)
-        self.mask = FrameMask(config.heads, config.static_chunk_size if chunked else None)
+        self.chunked = chunked
+        self.frames = (
+            ChunkMask(config.heads, config.static_chunk_size) if chunked else FramePositions()
+        )
+        attention = ChunkedFrameAttention if chunked else FrameAttention
+        self.attention = attention(config.heads, config.dim_head)
         self.input = nn.Linear(2 * config.mel_dim + config.mu_dim + config.spk_dim, config.dim)
         self.position = nn.ModuleDict(
             {
@@ -101,8 +103,7 @@ class FlowEstimator(nn.Module):
                 for name in ("conv1", "conv2")
             }
         )
-        attention = FrameAttention(config.heads, config.dim_head)
-        self.blocks = nn.ModuleList(Block(config, attention) for _ in range(config.depth))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
         self.final = nn.Linear(config.dim, config.mel_dim)
 
     def forward(
@@ -119,15 +120,18 @@ class FlowEstimator(nn.Module):
         x, mu, cond [B, 80, T], speaker [B, 80], step int64 []; valid_frames int64 [1]: frames from
         there on are padding and change nothing before them.
         """
-        frames = self.mask(x, valid_frames)
+        frames = self.frames(x, valid_frames)
         h = self.input(joined_input(x, cond, mu, speaker))
         p = h.view(x.shape[0], -1, self.config.dim).transpose(1, 2)  # [B, dim, T]
         for name in ("conv1", "conv2"):
             p = F.mish(self.position[name](F.pad(p, (reference.POSITION_KERNEL - 1, 0))))
         h = h + p.transpose(1, 2).flatten(0, 1)
         table = self.modulation.index_select(0, step.view(1))[0]  # [6 depth + 2, dim]
-        for index, block in enumerate(self.blocks):
-            h = block(h, rows_of_block(table, index), frames, self.rotary)
+        for index, block in enumerate(cast("Sequence[Block]", self.blocks)):
+            rows = rows_of_block(table, index)
+            qkv = block.attended_to(h, rows)
+            attended = self.attention(qkv, frames, self.rotary.cos, self.rotary.sin)
+            h = block.behind_attention(h, attended, rows)
         velocity = self.final(modulated(h, table[-2], table[-1]))
         out: Tensor = velocity.view(x.shape[0], -1, self.config.mel_dim).transpose(1, 2)
         return out
@@ -139,11 +143,11 @@ class FlowEstimator(nn.Module):
         if variant == "stream":
             return FlowEstimatorStream(self)
         chunked = {"full": False, "chunked": True}[variant]
-        if chunked == (self.mask.chunk is not None):
+        if chunked == self.chunked:
             return self
         other = type(self).blank(self.config, self.state_dict(), chunked=chunked)
         for name, child in self.named_children():  # as they are, integer layers too
-            if child is not self.mask:
+            if child not in (self.frames, self.attention):
                 setattr(other, name, child)
         other.modulation = self.modulation
         return other

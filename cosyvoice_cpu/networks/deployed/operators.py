@@ -42,20 +42,33 @@ class RotaryTable(nn.Module):
             self.register_buffer(name, torch.empty(positions, dim_head // 2))
 
 
-class FrameMask(nn.Module):
-    """Which frame may attend to which, as extra channels of query and key.
+class FramePositions(nn.Module):
+    """Which frames there are: every one attends to all that are not padding."""
+
+    def forward(self, x: Tensor, valid_frames: Tensor) -> tuple[Tensor, ...]:
+        """Position ids of queries [B, T] and of keys [B, valid], and `valid_frames`; for x
+        [B, C, T].
+
+        `valid_frames` int64 [1]: frames from there on are padding, which nothing attends to.
+        """
+        positions = torch.arange(x.shape[2]).unsqueeze(0).expand(x.shape[0], -1)
+        return positions, _first_frames(positions, valid_frames), valid_frames
+
+
+class ChunkMask(nn.Module):
+    """Which frame may attend to which while streaming, as extra channels of query and key.
 
     The product of the extra channels is 0 where attention is allowed and hugely negative
     elsewhere, so a mask-free attention kernel does the rest: it needs no [T, T] scores. At 3000
     frames that is 0.1 GB instead of 1.3 GB and a quarter of the time.
     """
 
-    def __init__(self, heads: int, chunk: int | None) -> None:
-        """`chunk` frames share what they may attend to, which ends with them; None: everything."""
+    def __init__(self, heads: int, chunk: int) -> None:
+        """`chunk` frames share what they may attend to, which ends with them."""
         super().__init__()
         self.heads, self.chunk = heads, chunk
 
-    def forward(self, x: Tensor, valid_frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, x: Tensor, valid_frames: Tensor) -> tuple[Tensor, ...]:
         """Position ids [B, T]; channels of query and of key [B, T, heads, E]; for x [B, C, T].
 
         `valid_frames` int64 [1]: frames from there on are padding, which nothing attends to.
@@ -63,14 +76,10 @@ class FrameMask(nn.Module):
         batch, frames = x.shape[0], x.shape[2]
         index = torch.arange(frames)
         position = index.unsqueeze(1)  # [T, 1]
-        padding = position >= valid_frames
-        if self.chunk is None:
-            query, key = torch.ones(frames, 1), padding
-        else:
-            own = torch.div(position, self.chunk, rounding_mode="floor")
-            chunks = torch.arange((frames + self.chunk - 1) // self.chunk)
-            query = (own == chunks).float()  # one-hot [T, chunks]
-            key = (own > chunks) | padding
+        own = torch.div(position, self.chunk, rounding_mode="floor")
+        chunks = torch.arange((frames + self.chunk - 1) // self.chunk)
+        query = (own == chunks).float()  # one-hot [T, chunks]
+        key = (own > chunks) | (position >= valid_frames)
         shape = (batch, frames, self.heads, query.shape[1])
         forbidden = torch.where(key, _FORBIDDEN, 0.0)
         query, key = query[None, :, None].expand(shape), forbidden[None, :, None].expand(shape)
@@ -78,27 +87,80 @@ class FrameMask(nn.Module):
 
 
 class FrameAttention(nn.Module):
-    """Attention over frames with rotary positions in the first head."""
+    """Attention over frames with rotary positions in the first head.
+
+    Every copy of a query, key or value costs as much as a norm, so each is cut out of the joined
+    product once: the head that turns, the others, and of keys and values the valid frames alone.
+    """
 
     def __init__(self, heads: int, dim_head: int) -> None:
         super().__init__()
         self.heads, self.dim_head = heads, dim_head
 
     def forward(
-        self,
-        qkv: Tensor,
-        frames: tuple[Tensor, Tensor, Tensor],
-        cosine: Tensor,
-        sine: Tensor,
+        self, qkv: Tensor, frames: tuple[Tensor, ...], cosine: Tensor, sine: Tensor
     ) -> Tensor:
         """[B T, 3 heads dim_head] to the attended values [B T, heads dim_head].
 
-        `frames`: of `FrameMask`; cosine and sine [positions, dim_head / 2].
+        `frames`: of `FramePositions`; cosine and sine [positions, dim_head / 2].
         """
+        positions, key_positions, valid = frames
+        width = self.heads * self.dim_head
+        qkv = qkv.view(positions.shape[0], -1, 3 * width)
+        query = self._rotated(qkv, 0, positions, cosine, sine)
+        key = self._rotated(qkv, width, key_positions, cosine, sine, valid)
+        value = _cut(qkv, 2 * width, 3 * width, valid)
+        return self._mixed(query, key, value).flatten(0, 1)
+
+    def _rotated(
+        self,
+        qkv: Tensor,
+        first: int,
+        positions: Tensor,
+        cosine: Tensor,
+        sine: Tensor,
+        valid: Tensor | None = None,
+    ) -> Tensor:
+        """[B, frames, heads dim_head] from channel `first` on, the first head rotated."""
+        middle, end = first + self.dim_head, first + self.heads * self.dim_head
+        head = rotate_pairs(_cut(qkv, first, middle, valid), positions, cosine, sine)
+        if self.heads == 1:
+            return head
+        return torch.cat([head, _cut(qkv, middle, end, valid)], dim=2)
+
+    def _mixed(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """[B, T, heads dim_head]; keys and values the same or by head [B, heads, frames, C]."""
+        scale = self.dim_head**-0.5
+        if torch.onnx.is_in_onnx_export():
+            return _fused(
+                "MultiHeadAttention", [query, key, value], query, num_heads=self.heads, scale=scale
+            )
+        query, key, value = (
+            part if part.dim() == 4 else self._heads(part).transpose(1, 2)
+            for part in (query, key, value)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], -1, self.heads, self.dim_head)
+
+
+class ChunkedFrameAttention(FrameAttention):
+    """Attention with a `ChunkMask`."""
+
+    def forward(
+        self, qkv: Tensor, frames: tuple[Tensor, ...], cosine: Tensor, sine: Tensor
+    ) -> Tensor:
+        """As of all frames; `frames`: of `ChunkMask`."""
         positions, *masks = frames
         width = self.heads * self.dim_head
-        query, key, value = self._parts(qkv, positions, cosine, sine)
         scale = self.dim_head**-0.5
+        qkv = qkv.view(positions.shape[0], -1, 3 * width)
+        query, key = (
+            self._heads(self._rotated(qkv, first, positions, cosine, sine)) for first in (0, width)
+        )
+        value = self._heads(qkv[:, :, 2 * width :])
         if torch.onnx.is_in_onnx_export():
             masked = [
                 torch.cat([part, mask], dim=3).flatten(2)
@@ -113,24 +175,6 @@ class FrameAttention(nn.Module):
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed[:, None])
         return mixed.transpose(1, 2).reshape(-1, width)
-
-    def _parts(
-        self, qkv: Tensor, positions: Tensor, cosine: Tensor, sine: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value [B, T, heads, dim_head], the first heads of two rotated."""
-        qkv = qkv.view(positions.shape[0], -1, 3 * self.heads * self.dim_head)
-        query, key, value = qkv.chunk(3, dim=2)
-        query, key = (self._rotated(part, positions, cosine, sine) for part in (query, key))
-        return query, key, self._heads(value)
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.view(x.shape[0], -1, self.heads, self.dim_head)
-
-    def _rotated(self, x: Tensor, positions: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
-        """[B, T, heads dim_head] to [B, T, heads, dim_head], the first head rotated."""
-        heads = self._heads(x)
-        first = rotate_pairs(heads[:, :, 0], positions, cosine, sine).unsqueeze(2)
-        return torch.cat([first, heads[:, :, 1:]], dim=2) if self.heads > 1 else first
 
 
 class CachedFrameAttention(FrameAttention):
@@ -149,22 +193,41 @@ class CachedFrameAttention(FrameAttention):
         qkv [B T, 3 heads dim_head], positions [B, T]; `past`: key, value of the prompt, key, value
         of recent frames, [B, heads, frames, dim_head] in half precision, as what comes back.
         """
-        query, *fresh = self._parts(qkv, positions, cosine, sine)
+        width = self.heads * self.dim_head
+        qkv = qkv.view(positions.shape[0], -1, 3 * width)
+        query, key = (self._rotated(qkv, first, positions, cosine, sine) for first in (0, width))
         prompt, recent = past[:2], past[2:]
-        fresh = [part.transpose(1, 2).half() for part in fresh]
+        fresh = [self._heads(part).transpose(1, 2).half() for part in (key, qkv[:, :, 2 * width :])]
         key, value = (
             torch.cat(parts, dim=2).float() for parts in zip(prompt, recent, fresh, strict=True)
         )
-        scale, width = self.dim_head**-0.5, self.heads * self.dim_head
-        if torch.onnx.is_in_onnx_export():
-            query = query.flatten(2)
-            mixed = _fused(
-                "MultiHeadAttention", [query, key, value], query, num_heads=self.heads, scale=scale
-            )
-        else:
-            mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key, value)
-            mixed = mixed.transpose(1, 2)
-        return mixed.reshape(-1, width), fresh[0], fresh[1]
+        return self._mixed(query, key, value).flatten(0, 1), fresh[0], fresh[1]
+
+
+def _cut(x: Tensor, first: int, end: int, valid: Tensor | None) -> Tensor:
+    """Channels `first` to `end` of x [B, T, C]; of the frames up to `valid` int64 [1], if given."""
+    if valid is None:
+        return x[:, :, first:end]
+    if torch.onnx.is_in_onnx_export():
+        ends = torch.cat([valid, torch.tensor([end])])
+        shape = (x.shape[0], x.shape[1], end - first)
+        return _slice(x, [torch.tensor([0, first]), ends, torch.tensor([1, 2])], shape)
+    return x[:, : int(valid), first:end]
+
+
+def _first_frames(positions: Tensor, valid: Tensor) -> Tensor:
+    """Of [B, T] those up to `valid` int64 [1]."""
+    if torch.onnx.is_in_onnx_export():
+        return _slice(positions, [torch.tensor([0]), valid, torch.tensor([1])], positions.shape)
+    return positions[:, : int(valid)]
+
+
+def _slice(x: Tensor, bounds: Sequence[Tensor], shape: Sequence[int | torch.SymInt]) -> Tensor:
+    """ONNX's Slice to an end that the graph is given, which tracing has no shape for: `shape` is
+    the largest.
+    """
+    out: Tensor = torch.onnx.ops.symbolic("Slice", [x, *bounds], dtype=x.dtype, shape=shape)
+    return out
 
 
 def rotate_pairs(x: Tensor, positions: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
