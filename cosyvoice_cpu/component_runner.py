@@ -31,6 +31,7 @@ MAIN_CALLS: dict[ComponentName, Call] = {
     "flow_estimator": "solver_step",
     "vocoder": "waveform",
 }
+_GUIDED_ROWS = 2
 _PROBED_SHARES = (0.0, 0.4, 0.9)  # of the solver's way: activations change with time
 
 
@@ -98,6 +99,22 @@ def probed_velocity(
         x = ((1 - t) * noise + t * mel).astype(np.float32)
         results.append(_guided_velocity(stages, x, condition, t, streaming=streaming))
     return np.concatenate(results)
+
+
+def guidance_share(stages: Stages, utterance: Utterance, preset: str) -> float | None:
+    """How much guidance changes the velocity where `preset` first has it, as a share of it (rms).
+
+    0 for stages whose row without condition is as the one with it; None for a preset without
+    guidance.
+    """
+    solver = stages.synthesis.preset(preset)
+    times = [entry.time for entry in evaluations(solver) if entry.rows == _GUIDED_ROWS]
+    if not times:
+        return None
+    noise = _noise(stages, utterance_frames(stages, utterance))
+    conditioned, free = _guided_velocity(stages, noise, _condition(stages, utterance), times[0])
+    change = solver.guidance_rate * (conditioned - free)
+    return float(np.sqrt(np.mean(change**2) / np.mean(conditioned**2)))
 
 
 def repeatable_call(

@@ -19,7 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.component_runner import CALLS, Call, repeatable_call, run_component
+from cosyvoice_cpu.component_runner import (
+    CALLS,
+    Call,
+    guidance_share,
+    repeatable_call,
+    run_component,
+)
 from cosyvoice_cpu.errors import CosyVoiceError, first_line
 from cosyvoice_cpu.evaluation.bench.engines import Engine, EngineSpec, UnavailableError, load_engine
 from cosyvoice_cpu.evaluation.bench.streams import measure_stream, warm_up
@@ -70,6 +76,8 @@ class Commands:
     def audio(self, folder: str, shared_mel: str | None = None) -> Answer:
         """The whole request once, a warm-up whose results are checked; times are first-run times.
 
+        `guidance`: how much of the velocity guidance changes, None for a preset without it.
+
         Writes `logits.npy`, `mel.npy` and `waveform.npy` to `folder`. The waveform is that of
         `shared_mel` if given, so that the vocoder is compared at equal input.
         """
@@ -81,7 +89,8 @@ class Commands:
             mel = run_component(stages, "flow_estimator", utterance, preset=self._request.preset)[
                 "mel"
             ]
-        flow_ended = time.perf_counter()
+            flow_ended = time.perf_counter()
+            guidance = guidance_share(stages, utterance, self._request.preset)
         given = np.load(shared_mel) if shared_mel else mel
         with self._engine.computing("vocoder"):
             waveform = run_component(stages, "vocoder", utterance, mel=given)["waveform"]
@@ -89,17 +98,23 @@ class Commands:
             np.save(Path(folder) / f"{name}.npy", array)
         return {
             "flow_s": flow_ended - flow_started,
+            "guidance": guidance,
             "total_s": time.perf_counter() - started,
         }
 
     def measure(self) -> Answer:
-        """One repetition: seconds of prefill, token, flow condition, solver step and vocoder."""
+        """One repetition: seconds of prefill, token, flow condition, solver step and vocoder.
+
+        The first solver step stands apart: it takes the memory of activations that the stage before
+        gave back, once in a request.
+        """
         request = self._request
         tokens, steps = request.decode_tokens, request.workload.solver_steps
         return {
             "prefill_s": self._timed("prefill", request).seconds,
             "token_s": self._timed("decode", request, tokens).seconds / tokens,
             "condition_s": self._timed("condition", request).seconds,
+            "first_step_s": self._timed("solver_step", request).seconds,
             "step_s": self._timed("solver_step", request, steps).seconds / steps,
             "vocoder_s": self._timed("waveform", request).seconds,
         }

@@ -26,7 +26,12 @@ from cosyvoice_cpu.evaluation.bench.peak_throughput import (
 )
 from cosyvoice_cpu.evaluation.bench.pool import BenchProcess
 from cosyvoice_cpu.evaluation.bench.roofline import least_seconds
-from cosyvoice_cpu.evaluation.bench.smoke_checks import Results, differences, problem
+from cosyvoice_cpu.evaluation.bench.smoke_checks import (
+    Results,
+    differences,
+    guidance_problem,
+    problem,
+)
 from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
 from cosyvoice_cpu.progress import Notify, no_notice
 from cosyvoice_cpu.system.memory import ResidentMemory
@@ -65,6 +70,7 @@ class BenchRow:
     load_warm_s: float | None = None
     memory: ResidentMemory = field(default_factory=ResidentMemory)
     differences: dict[str, float] = field(default_factory=dict)  # from the first row
+    guidance: float | None = None  # share of the velocity that it changes; None: there is none
     least_seconds: dict[str, float] = field(default_factory=dict)  # per stage, by the roofline
 
 
@@ -151,7 +157,7 @@ def expected_seconds(
             continue
         flow, vocoder = least["flow"], least["vocoder"]
         step, token = flow / request.guided_steps, least["speech_lm"] / request.tokens
-        repetition = workload.solver_steps * step + request.decode_tokens * token + vocoder
+        repetition = (1 + workload.solver_steps) * step + request.decode_tokens * token + vocoder
         loading = 3 * spec.bytes / _LOADED_BYTES_PER_SECOND
         total += _OVER_LEAST * (flow + vocoder + repeat * repetition) + loading
     return total
@@ -214,9 +220,13 @@ def _check_audio(
     """Compute the whole request; refuse the row if the result is not what it should be."""
     process.ask("load")
     shared = first / "mel.npy"
-    process.ask("audio", folder=str(folder), shared_mel=str(shared) if shared.exists() else None)
+    answer = process.ask(
+        "audio", folder=str(folder), shared_mel=str(shared) if shared.exists() else None
+    )
     results, reference = Results.read(folder), Results.read(first)
-    if reason := problem(results, reference, row.spec.request(workload).samples):
+    reason = problem(results, reference, row.spec.request(workload).samples)
+    row.guidance = answer["guidance"]
+    if reason := reason or guidance_problem(row.guidance):
         row.status, row.note = "refused", reason
     else:
         row.differences = differences(results, reference)
@@ -245,7 +255,8 @@ def request_seconds(sample: dict[str, float], request: Request) -> float:
 def _derived(sample: dict[str, float], request: Request) -> dict[str, float]:
     """The columns of one repetition, from what the process timed."""
     lm = sample["prefill_s"] + (request.tokens - 1) * sample["token_s"]
-    flow = sample["condition_s"] + request.guided_steps * sample["step_s"]
+    steps = sample["first_step_s"] + (request.guided_steps - 1) * sample["step_s"]
+    flow = sample["condition_s"] + steps
     return {
         "prefill_s": sample["prefill_s"],
         "token_ms": 1000 * sample["token_s"],
@@ -284,5 +295,6 @@ def _row_json(row: BenchRow) -> dict[str, Any]:
         "file_mb": row.memory.file_mb,
         "bytes": row.bytes,
         "differences": row.differences,
+        "guidance": row.guidance,
         "least_s": row.least_seconds,
     }

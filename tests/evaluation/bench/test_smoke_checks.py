@@ -7,7 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cosyvoice_cpu.evaluation.bench.smoke_checks import Results, differences, problem
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
+from cosyvoice_cpu.component_runner import guidance_share
+from cosyvoice_cpu.evaluation.bench.smoke_checks import (
+    Results,
+    differences,
+    guidance_problem,
+    problem,
+)
+from cosyvoice_cpu.evaluation.bench.workload import Request, Workload
+from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
 
 def some_results(seed: int = 0) -> Results:
@@ -41,3 +50,26 @@ def test_sound_audio_that_differs_as_int8_does_counts():
 def test_audio_that_is_wrong_makes_no_figure(broken, reason):
     first = some_results()
     assert problem(replace(first, **broken), first, 24000).startswith(reason)
+
+
+def test_a_row_whose_guidance_changes_nothing_does_not_count():
+    assert guidance_problem(0.0) == "its flow is the same with and without guidance"
+    assert guidance_problem(float("nan")) is not None
+    assert guidance_problem(0.3) is None
+    assert guidance_problem(None) is None  # a preset without guidance
+
+
+def test_an_engine_that_computes_the_conditioned_row_twice_has_no_guidance(tiny_bundle):
+    stages = BundleStages.load(tiny_bundle)
+    workload = Workload(seconds=1.0, prompt_seconds=1.0)
+    utterance = Request(workload, stages.audio, stages.synthesis).utterance
+    share = guidance_share(stages, utterance, DEFAULT_PRESET)
+    assert share is not None
+    assert share > 0.01
+    whole = stages.flow_velocity
+
+    def conditioned_twice(*arrays, **options):
+        return whole(*(np.stack([array[0]] * len(array)) for array in arrays), **options)
+
+    stages.flow_velocity = conditioned_twice
+    assert guidance_share(stages, utterance, DEFAULT_PRESET) == 0.0
