@@ -31,6 +31,7 @@ from cosyvoice_cpu.generations import TensorSpec
 from cosyvoice_cpu.generations.components import Arrays
 from cosyvoice_cpu.runtime.activation_arena import share_arena
 from cosyvoice_cpu.runtime.graph import BoundGraph, Engine, EngineOptions, Graph, GraphSource
+from cosyvoice_cpu.runtime.integer_products import fast_products_are_exact
 from cosyvoice_cpu.runtime.prepacked_graphs import PrepackedGraphs
 
 log = logging.getLogger(__name__)
@@ -216,9 +217,8 @@ def session_options(threads: int) -> ort.SessionOptions:
     options.enable_mem_pattern = False
     # Sessions take turns; one that spins while another computes doubles the time per token.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Where the processor lacks VNNI a pair of u8 x s8 products can overflow 16 bits; this makes
-    # them u8 x u8 there, slower and right. Elsewhere it changes nothing.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if not fast_products_are_exact():
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

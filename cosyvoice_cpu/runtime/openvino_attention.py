@@ -1,7 +1,7 @@
-"""The flow's attention masks as OpenVINO wants them: an input, not channels of query and key.
+"""The streaming mask as OpenVINO wants it: an input, not channels of query and key.
 
-`networks.deployed.operators.FrameMask` carries the mask in channels of its own, which makes heads
-65 wide and more; kernels want multiples of 16. Here the channels' product is taken once, as one
+`networks.deployed.operators.ChunkMask` carries the mask in channels of its own, which makes heads
+wider than 64; kernels want multiples of 16. Here the channels' product is taken once, as one
 mask [T, T] for all blocks, and heads are 64 wide again.
 """
 
