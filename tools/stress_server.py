@@ -83,6 +83,8 @@ def started(*options: str) -> Iterator[Target]:
             raise RuntimeError("the server does not start")
         threading.Thread(target=process.stderr.read, daemon=True).start()
         target = Target(found[1], psutil.Process(process.pid))
+        while httpx2.get(f"{target.url}/ready", timeout=TIMEOUT).status_code != 200:
+            time.sleep(0.05)
         for _ in range(_WARM_REQUESTS):
             first_audio(target, TEXT)
         yield target
@@ -219,10 +221,12 @@ def rough_clients(target: Target, requests: int, together: int, seed: int) -> di
         outcomes = Counter(pool.map(one, range(requests)))
     share = max(1, requests // 6)
     _until_idle(target)
+    answers = first_audio(target, TEXT) > 0
+    _until_idle(target)  # its connection is closed by then
     return {
         "requests": requests,
         "outcomes": dict(outcomes),
-        "answers_after_all": first_audio(target, TEXT) > 0,
+        "answers_after_all": answers,
         "memory_first_mb": median(memory[:share]),
         "memory_last_mb": median(memory[-share:]),
         "descriptors_before": before,

@@ -81,7 +81,8 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, WorkerLostError):
         return Failure(503, _said(error), SERVER, code="worker_lost", headers={"Retry-After": "1"})
     if isinstance(error, (UsageError, TextError)):
-        return Failure(400, _said(error), INVALID)
+        param = "input" if isinstance(error, TextError) else None
+        return Failure(400, _said(error), INVALID, param)
     if isinstance(error, SynthesisError):
         return Failure(500, _said(error), SERVER, code="synthesis_failed")
     return Failure(500, "the server failed; its log says why", SERVER, code="internal_error")

@@ -194,6 +194,7 @@ def test_what_only_shows_when_the_text_is_read_has_a_status_as_well(served: Serv
     answer = post(served, input="unreadable")
     assert answer.status_code == 400
     assert "there is nothing to speak" in error(answer)["message"]
+    assert error(answer)["param"] == "input"
 
 
 def test_a_model_that_fails_at_once_gives_status_500_with_its_words(served: Served) -> None:
