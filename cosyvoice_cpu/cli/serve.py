@@ -39,7 +39,8 @@ def serve(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Processors to run on, as 0-3,8; or `performance` for the fast kind of cores.",
+            help="Processors to run on, as 0-3,8; or `performance` for the fast kind of cores. Each"
+            " worker process gets its share.",
         ),
     ] = None,
     queue: Annotated[
