@@ -102,7 +102,7 @@ def serve(
     from cosyvoice_cpu.cli.messages import note
     from cosyvoice_cpu.errors import library_error
     from cosyvoice_cpu.synthesis.synthesizer import Synthesizer, speaker_from_clip
-    from cosyvoice_cpu.system.affinity import shares, shown_cpus, use_cpus
+    from cosyvoice_cpu.system.affinity import shown_cpus, use_cpus
     from cosyvoice_cpu.system.heaps import share_one_heap
     from cosyvoice_cpu.system.threads import resolve_threads
 
@@ -136,9 +136,8 @@ def serve(
     if config is not None:
         note(f"options from {config}")
     share_one_heap()
-    chosen = use_cpus(cpus) if cpus is not None else set()
-    if chosen:
-        note(f"running on processors {shown_cpus(chosen)}")
+    if cpus is not None:
+        note(f"running on processors {shown_cpus(use_cpus(cpus))}")
     each = resolve_threads(threads) if threads else max(1, resolve_threads() // workers)
     stages = load_stages(chosen_bundle(bundle), each, engine, trust=trust)
     folders = speaker_folders(stages.bundle, speakers)
@@ -155,8 +154,7 @@ def serve(
             folder = str(speakers) if speakers else None
             engines = stages.chosen_engines
             setup = Setup(str(stages.bundle_path), each, folder, trust, engines)
-            of_each = shares(chosen, workers) if chosen else []
-            pool = opened.enter_context(WorkerPool(setup, workers, cpus=of_each))
+            pool = opened.enter_context(WorkerPool(setup, workers))
         service = SpeechService(
             Synthesizer.of_bundle(stages, speakers=speakers),
             Voices(folders, uploads),

@@ -29,7 +29,6 @@ class Setup(_Message):
     speakers: str | None
     trust: bool
     engines: dict[ComponentName, str] = {}  # that take the place of the manifest's
-    cpus: list[int] = []  # that it may run on; empty: as its server
 
 
 class Open(_Message):

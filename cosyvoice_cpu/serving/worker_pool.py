@@ -18,12 +18,10 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, BinaryIO
 
-import msgspec
 import numpy as np
 
 from cosyvoice_cpu import errors
@@ -271,23 +269,12 @@ class Seat:
 class WorkerPool:
     """Seats with a worker process each."""
 
-    def __init__(
-        self,
-        setup: Setup,
-        count: int,
-        command: Sequence[str] = COMMAND,
-        *,
-        cpus: Sequence[Iterable[int]] = (),
-    ) -> None:
+    def __init__(self, setup: Setup, count: int, command: Sequence[str] = COMMAND) -> None:
         """Start `count` processes and wait until they have loaded.
 
-        `cpus` are the processors of each; without, they run where this process does.
         Raises: what kept one of them from loading.
         """
-        setups = [setup] * count
-        if cpus:
-            setups = [msgspec.structs.replace(setup, cpus=sorted(share)) for share in cpus]
-        self._seats = [Seat(partial(_Process, command, own)) for own in setups]
+        self._seats = [Seat(lambda on_end: _Process(command, setup, on_end)) for _ in range(count)]
         try:
             for seat in self._seats:
                 seat.wait_until_ready()

@@ -21,8 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import psutil
-
 from cosyvoice_cpu.errors import CosyVoiceError, first_line
 from cosyvoice_cpu.serving.worker_messages import (
     Block,
@@ -136,8 +134,6 @@ def speak_for_server(source: BinaryIO, target: BinaryIO) -> None:
     setup = read_to_worker(source)
     if not isinstance(setup, Setup):
         return
-    if setup.cpus:  # before there are threads, which inherit it
-        psutil.Process().cpu_affinity(setup.cpus)
     try:
         path, engines = Path(setup.bundle), setup.engines
         stages = BundleStages.load(path, setup.threads, trust=setup.trust, engines=engines)

@@ -6,14 +6,12 @@ Set before the engines start their threads, which inherit it; the number of thre
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 
 import psutil
 
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.system.threads import core_of
 
 PERFORMANCE = "performance"
 _PART = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
@@ -57,21 +55,6 @@ def parse_cpus(text: str) -> set[int]:
             raise UsageError(f"{text!r} lists no processors", "write them as in 0-3,8")
         found.update(range(first, last + 1))
     return found
-
-
-def shares(cpus: set[int], count: int) -> list[set[int]]:
-    """`cpus` in `count` parts of whole cores, as even as can be; none if there are fewer cores."""
-    cores: dict[str, set[int]] = {}
-    for cpu in sorted(cpus):
-        cores.setdefault(core_of(cpu), set()).add(cpu)
-    if len(cores) < count:
-        return []
-    names = list(cores)
-    bounds = [len(names) * number // count for number in range(count + 1)]
-    return [
-        set().union(*(cores[name] for name in names[first:last]))
-        for first, last in itertools.pairwise(bounds)
-    ]
 
 
 def shown_cpus(cpus: set[int]) -> str:

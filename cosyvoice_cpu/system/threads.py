@@ -53,13 +53,11 @@ def usable_cpus() -> set[int]:
 
 def physical_cores(cpus: set[int]) -> set[str]:
     """One name for each core of `cpus`; a CPU of unknown topology counts as a core."""
-    return {core_of(cpu) for cpu in cpus}
-
-
-def core_of(cpu: int) -> str:
-    """A name that the CPUs of one core share."""
-    siblings = _TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list"
-    try:
-        return siblings.read_text().strip()
-    except OSError:
-        return f"cpu{cpu}"
+    cores = set()
+    for cpu in cpus:
+        siblings = _TOPOLOGY / f"cpu{cpu}" / "topology" / "thread_siblings_list"
+        try:
+            cores.add(siblings.read_text().strip())
+        except OSError:
+            cores.add(f"cpu{cpu}")
+    return cores

@@ -50,16 +50,6 @@ def words(pool: WorkerPool, text: str, seat: int = 0) -> list[np.ndarray]:
     return [audio.samples for audio in pool.seat(seat).stream(text, "anna")]
 
 
-@pytest.mark.skipif(not hasattr(psutil.Process, "cpu_affinity"), reason="not on this system")
-def test_a_process_runs_on_the_processors_that_are_its_own() -> None:
-    own = psutil.Process().cpu_affinity()
-    setup = Setup(str(DEMO_BUNDLE), 1, None, False)
-    with WorkerPool(setup, 2, cpus=[{own[0]}, {own[-1]}]) as pool:
-        found = [psutil.Process(pid).cpu_affinity() for pid in pool.pids]
-    assert found == [[own[0]], [own[-1]]]
-    assert psutil.Process().cpu_affinity() == own
-
-
 def kill(pool: WorkerPool, seat: int = 0) -> None:
     with contextlib.suppress(ProcessLookupError):  # it was killed before, and nobody sits there yet
         os.kill(pool.seat(seat).pid, signal.SIGKILL)

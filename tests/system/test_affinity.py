@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from support.command_line import run
 
 from cosyvoice_cpu.errors import UsageError
-from cosyvoice_cpu.system import affinity
 from cosyvoice_cpu.system.affinity import parse_cpus, performance_cpus, shown_cpus
 
 CODE = (
@@ -61,21 +60,6 @@ def test_arms_fast_cores_are_found(tmp_path: Path, capacities: list[int], fast: 
 
 
 @pytest.mark.skipif(not hasattr(psutil.Process(), "cpu_affinity"), reason="no affinity here")
-@pytest.mark.parametrize(
-    ("count", "parts"),
-    [(1, [{0, 1, 2, 3, 4, 5}]), (2, [{0, 3}, {1, 2, 4, 5}]), (3, [{0, 3}, {1, 4}, {2, 5}])],
-)
-def test_shares_are_whole_cores(
-    count: int, parts: list[set[int]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(affinity, "core_of", lambda cpu: f"core {cpu % 3}")
-    assert affinity.shares(set(range(6)), count) == parts
-
-
-def test_more_shares_than_cores_are_none() -> None:
-    assert affinity.shares({0}, 2) == []
-
-
 def test_a_process_runs_where_it_was_told_to() -> None:
     one = str(min(os.sched_getaffinity(0)))
     outcome = run(one, program=(sys.executable, "-c", CODE))
