@@ -39,8 +39,7 @@ def serve(
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Processors to run on, as 0-3,8; or `performance` for the fast kind of cores. Each"
-            " worker process gets its share.",
+            help="Processors to run on, as 0-3,8; or `performance` for the fast kind of cores.",
         ),
     ] = None,
     queue: Annotated[
