@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.command_line import CLIP, TRANSCRIPT
-from support.served import ScriptedSynthesizer, Served, serving
+from support.served import ScriptedSynthesizer, Served, serving, until
 
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.demo import DEMO_BUNDLE
@@ -86,6 +86,7 @@ def test_consent_is_kept_in_the_log_and_the_clip_nowhere(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))  # writing there would fail
     assert upload(served).status_code == 200
+    until(lambda: any(record["method"] == "POST" for record in served.records()))
     [record] = [record for record in served.records() if record["method"] == "POST"]
     assert record["consent"] == CONSENT
     assert [name for name in files(kept) if not name.startswith(".")] == ["carla.safetensors"]
