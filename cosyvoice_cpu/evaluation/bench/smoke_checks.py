@@ -20,8 +20,8 @@ _CLIPPED_LEVEL = 0.985  # the vocoder limits itself to 0.99
 _CLIPPED_SHARE = 0.2
 # Relative rms differences from the first row. BF16 and INT8 lie at 0.01 to 0.1 (performance notes),
 # an unrelated signal of the same statistics at 1.4.
-_LEAST_GUIDANCE = 1e-3  # of the velocity; 0.3 to 1 with random weights, rounding far below
 _LIMITS = {"logits": 0.5, "mel": 0.5, "waveform": 0.7}
+_LEAST_GUIDANCE = 1e-3  # of the velocity; rounding is far below
 
 
 @dataclass(frozen=True)
