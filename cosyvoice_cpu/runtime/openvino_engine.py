@@ -21,7 +21,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cosyvoice_cpu.errors import BundleError, UsageError, first_line, library_error
+from cosyvoice_cpu.errors import BundleError, SynthesisError, UsageError, library_error
 from cosyvoice_cpu.generations import GraphSpec, TensorSpec
 from cosyvoice_cpu.generations.components import Arrays, Dim
 from cosyvoice_cpu.runtime.graph import Engine, EngineOptions, Graph, GraphSource
@@ -35,6 +35,7 @@ _DEVICE = "CPU"
 # Components whose compiled graphs are kept. The flow estimator's compute something else, NaN among
 # it, when OpenVINO 2026.4 has read them back for a free length (docs/decisions.md).
 _CACHED = ("vocoder",)
+_LONGEST_REASON = 300  # characters
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -83,7 +84,7 @@ class OpenVinoGraph(Graph):
                 return cls(core.compile_model(model, _DEVICE, settings), source.spec)
         except RuntimeError as error:  # the class of all of OpenVINO's own
             raise BundleError(
-                f"{path} can't be loaded by OpenVINO {_version()}: {first_line(error)}",
+                f"{path} can't be loaded by OpenVINO {_version()}: {_reason(error)}",
                 "take the engine onnxruntime",
             ) from error
 
@@ -96,8 +97,15 @@ class OpenVinoGraph(Graph):
         return self._outputs
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> Arrays:
+        """Raises: SynthesisError where OpenVINO has no kernel for this processor."""
         with self._request() as request:
-            request.infer(dict(feed), share_inputs=True)
+            try:
+                request.infer(dict(feed), share_inputs=True)
+            except RuntimeError as error:
+                raise SynthesisError(
+                    f"OpenVINO {_version()} can't compute on this processor: {_reason(error)}",
+                    "take the engine onnxruntime",
+                ) from error
             return {
                 tensor.name: request.get_output_tensor(index).data.copy()
                 for index, tensor in enumerate(self._outputs)
@@ -121,6 +129,13 @@ class OpenVinoGraph(Graph):
 def has_bfloat16() -> bool:
     """Whether the processor multiplies in bfloat16. Raises: MissingExtraError."""
     return "BF16" in _core().get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says behind the places in its source that it names first."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith("Exception from ")]
+    return said[0][:_LONGEST_REASON] if said else type(error).__name__
 
 
 def _require(precision: str) -> None:

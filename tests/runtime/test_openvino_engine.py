@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -214,3 +215,30 @@ print(seen)
     )
     assert run.stdout.strip() == "[]"
     assert not list(home.iterdir())  # where telemetry would keep its consent and its id
+
+
+def on_a_processor_with(instruction_set: str, bundle: Path) -> subprocess.CompletedProcess[str]:
+    """What `synth` says there, as far as OpenVINO can be told that a processor has less."""
+    output = str(bundle.parent / f"{instruction_set}.wav")
+    command = ["synth", "--engine", "openvino", "--output", output, "Hello."]
+    return subprocess.run(
+        [sys.executable, "-m", "cosyvoice_cpu", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": instruction_set},
+    )
+
+
+def test_a_processor_without_avx512_speaks(tmp_path: Path) -> None:
+    run = on_a_processor_with("AVX2", tmp_path / "bundle")
+    assert run.returncode == 0, run.stderr
+    assert "s of audio" in run.stdout
+
+
+def test_where_openvino_has_no_kernels_the_other_engine_is_named(tmp_path: Path) -> None:
+    run = on_a_processor_with("SSE41", tmp_path / "bundle")
+    assert run.returncode == 1
+    *_, what, hint = run.stderr.splitlines()
+    assert re.fullmatch(r"error: OpenVINO .* can't compute on this processor: .*bad comb.*", what)
+    assert hint == "hint:  take the engine onnxruntime"
