@@ -9,6 +9,8 @@ import logging
 import sys
 from pathlib import Path
 
+import torch
+
 from cosyvoice_cpu.errors import CosyVoiceError, MissingExtraError
 from training.stages import STAGES
 
@@ -31,6 +33,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1, help="torch threads")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_flush_denormal(True)  # vanishing gradients are many times slower as denormal numbers
     logging.getLogger("faster_whisper").setLevel(logging.WARNING)
     try:
         STAGES[arguments.stage](arguments)

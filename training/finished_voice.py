@@ -7,6 +7,7 @@ beginning of another stage and can't be trained further themselves.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,10 @@ from torch import nn
 
 from cosyvoice_cpu.checkpoint.folder import open_checkpoint
 from cosyvoice_cpu.networks.reference.weights import load_networks
+from training.discriminators import DISCRIMINATORS
 from training.flow import Flow
-from training.sizes import VOCODER
 from training.token_ids import encode_shards
 from training.weight_norm import without_weight_norm
-from training.widening import widened
 
 EMBEDDED = Path(__file__).parent.parent / "demo_voice" / "checkpoint"
 """The voice that the embedded demo is made from."""
@@ -29,8 +29,8 @@ EMBEDDED = Path(__file__).parent.parent / "demo_voice" / "checkpoint"
 
 def write_runs(voice: Path, state: Path) -> None:
     """Write the checkpoint folder `voice` as the runs `flow`, `vocoder_tuning` and `f0`, and the
-    ids of the corpus as `tokens`; runs that exist are kept. A vocoder that is narrower than the
-    recipe's is widened.
+    ids of the corpus as `tokens`; runs that exist are kept. The discriminators beside the folder,
+    if there are any, go with them.
 
     Raises: CheckpointError, FileNotFoundError without a corpus.
     """
@@ -39,11 +39,12 @@ def write_runs(voice: Path, state: Path) -> None:
     halves = load_networks(checkpoint, "flow")
     flow.encoder, flow.estimator = halves["flow_encoder"], halves["flow_estimator"]
     vocoder = without_weight_norm(load_networks(checkpoint, "vocoder")["vocoder"])
-    if vocoder.config.base_channels < VOCODER.base_channels:
-        vocoder = widened(vocoder, VOCODER.base_channels)
     runs = {"flow": flow, "vocoder_tuning": vocoder, "f0": vocoder.f0_predictor}
     for name, network in runs.items():
         _write_run(network, state / name)
+    taught = voice.parent / DISCRIMINATORS
+    if taught.exists():
+        shutil.copyfile(taught, state / DISCRIMINATORS)
     encode = TokenizerGraph(checkpoint.path(checkpoint.generation.speech_tokenizer_file))
     (state / "tokens").mkdir(exist_ok=True)
     encode_shards(encode, state / "corpus", state / "tokens")

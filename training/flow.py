@@ -77,14 +77,23 @@ def cosine_time(u: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample_mel(network: Flow, ids: Tensor, speaker_embedding: Tensor, noise: Floats) -> Floats:
-    """Log-mel [80, 2 N] of ids [N] without a prompt, by the solver of inference."""
+def sample_mel(
+    network: Flow,
+    ids: Tensor,
+    speaker_embedding: Tensor,
+    noise: Floats,
+    *,
+    streaming: bool = False,
+) -> Floats:
+    """Log-mel [80, 2 N] of ids [N] without a prompt, by the solver of inference; `streaming` as
+    the estimator has it.
+    """
 
     def velocity(
         x: Floats, mask: Floats, mu: Floats, t: Floats, speaker: Floats, cond: Floats
     ) -> Floats:
         inputs = [torch.from_numpy(array) for array in (x, mask, mu, t, speaker, cond)]
-        made: Floats = network.estimator(*inputs).numpy()
+        made: Floats = network.estimator(*inputs, streaming=streaming).numpy()
         return made
 
     mu = network.encoder(ids[None])[0].numpy()

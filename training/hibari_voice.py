@@ -28,7 +28,6 @@ from training.speech import FASTEST, SLOWEST, Sentence, Speech, joined
 
 ASSETS = Path(hibari.__file__).parent / "assets"
 _DURATIONS = "/Clip_output_0"
-_HARMONIC_PHASE = 1  # place among the spectra
 _VOICED_ABOVE = 40.0  # Hz; below it hibari emits no pulses and its phase runs on at 40 Hz
 
 
@@ -51,10 +50,9 @@ FURTHER = (
 class HibariVoice:
     """The synthesizer, one thread."""
 
-    def __init__(self, character: Character = MAIN, *, steady: bool = False) -> None:
-        """`steady`: every harmonic has phase zero at a pulse, where hibari's own phases wander."""
+    def __init__(self, character: Character = MAIN) -> None:
         self.name = f"hibari-{character.name}"
-        self._character, self._steady = character, steady
+        self._character = character
         graph = onnx.load(str(ASSETS / "hibari.onnx"))
         graph.graph.output.append(
             onnx.helper.make_tensor_value_info(_DURATIONS, onnx.TensorProto.FLOAT, None)
@@ -78,8 +76,6 @@ class HibariVoice:
         )
         *spectra, f0_80hz = (output[0] for output in outputs[:6])
         spectra, f0_80hz = _in_character(self._character, spectra, f0_80hz)
-        if self._steady:
-            spectra[_HARMONIC_PHASE] = np.zeros_like(spectra[_HARMONIC_PHASE])
         audio = dsp.synth(*spectra, f0_80hz, rng)
         at = (np.arange(len(audio)) + 0.5) / dsp.HOP - 0.5
         f0 = np.interp(at, np.arange(len(f0_80hz)), f0_80hz)

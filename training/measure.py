@@ -160,7 +160,6 @@ def load_voice(state: Path) -> tuple[ReferenceStages, dict[str, int]]:
         "flow_tuning": flow,
         "vocoder": vocoder,
         "vocoder_tuning": vocoder,
-        "vocoder_harmonics": vocoder,
         "vocoder_adversarial": vocoder,
         "f0": f0,
     }

@@ -1,8 +1,9 @@
 """The vocoder's generator in training: the same function in two thirds of the time.
 
-Two thirds of the time of a step are convolutions of the residual blocks, which take bfloat16 while
-the stream that they add to stays float32, and a quarter is Snake, here with its own derivative in
-few passes. In evaluation the blocks are exact.
+Two thirds of the time of a step are causal convolutions, which are faster with channels last
+(their weights' gradients twice as fast, while bfloat16 is slower than float32 where a processor has
+no tiles for it), and a quarter is Snake, here with its own derivative in few passes. In evaluation
+the modules are exact.
 """
 
 from __future__ import annotations
@@ -10,32 +11,42 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from cosyvoice_cpu.networks.reference.vocoder import SNAKE_EPS, ResBlock, Snake, Vocoder
+from cosyvoice_cpu.networks.reference.convolutions import CausalConv
+from cosyvoice_cpu.networks.reference.vocoder import SNAKE_EPS, Snake, Vocoder
+
+
+class QuickConv(CausalConv):
+    """A causal convolution, in training as one of images that are one pixel high."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        past = (self.kernel_size[0] - 1) * self.dilation[0]
+        image = x[:, :, None].contiguous(memory_format=torch.channels_last)
+        return F.conv2d(
+            F.pad(image, (past, 0)),
+            self.weight[:, :, None],
+            self.bias,
+            dilation=(1, self.dilation[0]),
+        )[:, :, 0]
 
 
 class QuickSnake(Snake):
     """Snake, its derivative written out."""
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = _SnakeFunction.apply(x.float(), self.alpha)  # type: ignore[no-untyped-call]
+        result: Tensor = _SnakeFunction.apply(x, self.alpha)  # type: ignore[no-untyped-call]
         return result
 
 
-class QuickResBlock(ResBlock):
-    """A residual block, in training with products in bfloat16."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.training):
-            return super().forward(x).float()
-
-
 def quickened(network: Vocoder) -> Vocoder:
-    """`network` itself, its residual blocks and Snakes now quick ones."""
+    """`network` itself, its causal convolutions and Snakes now quick ones."""
     for module in network.modules():
-        if type(module) is ResBlock:
-            module.__class__ = QuickResBlock
+        if type(module) is CausalConv:
+            module.__class__ = QuickConv
         elif type(module) is Snake:
             module.__class__ = QuickSnake
     return network

@@ -21,14 +21,6 @@ SETTINGS: dict[str, Settings] = {
     "vocoder_tuning": Settings(
         steps=1600, peak_rate=2e-4, betas=(0.8, 0.99), average=0.995, evaluate_every=400
     ),
-    "vocoder_harmonics": Settings(
-        steps=2000,
-        peak_rate=5e-4,
-        betas=(0.8, 0.99),
-        clip=50.0,
-        average=0.995,
-        evaluate_every=250,
-    ),
     "vocoder_adversarial": Settings(
         steps=9000,
         peak_rate=2e-4,

@@ -50,7 +50,7 @@ SAMPLING = Sampling(top_p=0.8, top_k=25, win_size=10, tau_r=0.1)
 
 VOCODER = VocoderConfig(
     in_channels=80,
-    base_channels=192,  # with 128 harmonics above 2 kHz were noise
+    base_channels=128,
     nb_harmonics=8,
     sampling_rate=24000,
     nsf_alpha=0.1,

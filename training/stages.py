@@ -134,32 +134,6 @@ def train_vocoder(arguments: argparse.Namespace) -> None:
     _run("vocoder", VocoderTask(corpus, Corpus(folder, "heldout"), steps), arguments)
 
 
-def make_steady_voices(arguments: argparse.Namespace) -> None:
-    """Let every voice say its corpus again with steady harmonics, for the vocoder."""
-    from training.corpus import make_further
-    from training.hibari_voice import ASSETS, FURTHER, HibariVoice
-    from training.vocabulary import load_vocabulary
-
-    folder = arguments.state / "steady"
-    hours = arguments.hours or DATA_HOURS
-    make_corpus(folder, HibariVoice(steady=True), load_vocabulary(ASSETS), hours)
-    for number, character in enumerate(FURTHER):
-        make_further(folder, HibariVoice(character, steady=True), number)
-
-
-def train_vocoder_harmonics(arguments: argparse.Namespace) -> None:
-    """Train the vocoder's generator on harmonics whose phase can be known."""
-    from training.vocoder_harmonics import VocoderHarmonicsTask
-
-    torch.set_num_threads(arguments.threads)
-    folder = arguments.state / "steady"
-    settings = _settings("vocoder_harmonics", arguments)
-    task = VocoderHarmonicsTask(Corpus(folder, "train"), Corpus(folder, "heldout"), settings.steps)
-    load_averaged(arguments.state / "vocoder_tuning", task.network)
-    task.network.train()
-    train(task, arguments.state / "vocoder_harmonics", settings)
-
-
 def _generated(arguments: argparse.Namespace) -> tuple[Path, Path]:
     """The folders of the corpus and of the flow's mels of it, which are made if there are none."""
     from training.flow import Flow
@@ -197,17 +171,21 @@ def take_finished_voice(arguments: argparse.Namespace) -> None:
 
 def train_vocoder_adversarial(arguments: argparse.Namespace) -> None:
     """Train the vocoder's generator against discriminators, on recorded and generated mels."""
+    from training.discriminators import DISCRIMINATORS
     from training.vocoder_adversarial import VocoderAdversarialTask
 
     torch.set_num_threads(arguments.threads)
-    generated = _generated(arguments)[1]
-    steady = Corpus(arguments.state / "steady", "train")
-    heldout = Corpus(_corpus_folder(arguments.state), "heldout")
+    folder, generated = _generated(arguments)
     settings = _settings("vocoder_adversarial", arguments)
-    task = VocoderAdversarialTask(steady, heldout, settings, generated)
-    load_averaged(arguments.state / "vocoder_harmonics", task.network)
+    corpus, heldout = Corpus(folder, "train"), Corpus(folder, "heldout")
+    task = VocoderAdversarialTask(corpus, heldout, settings, generated)
+    load_averaged(arguments.state / "vocoder_tuning", task.network)
+    taught = arguments.state / DISCRIMINATORS
+    if taught.exists():
+        task.take_discriminators(taught)
     task.network.train()
     train(task, arguments.state / "vocoder_adversarial", settings)
+    task.discriminators.save(arguments.state / "vocoder_adversarial" / DISCRIMINATORS)
 
 
 def train_f0(arguments: argparse.Namespace) -> None:
@@ -354,8 +332,7 @@ def run_all(arguments: argparse.Namespace) -> None:
 
 RECIPE = (
     *("data", "further", "speech_tokenizer", "tokens", "f0", "vocoder", "flow", "vocoder_tuning"),
-    *("steady", "vocoder_harmonics", "vocoder_adversarial"),
-    *("pairs", "speech_lm", "mel_recogniser", "flow_tuning"),
+    *("vocoder_adversarial", "pairs", "speech_lm", "mel_recogniser", "flow_tuning"),
     *("voices", "speaker_encoder", "assemble"),
 )
 STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -367,8 +344,6 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "speech_tokenizer": train_speech_tokenizer,
     "vocoder": train_vocoder,
     "vocoder_tuning": tune_vocoder,
-    "steady": make_steady_voices,
-    "vocoder_harmonics": train_vocoder_harmonics,
     "vocoder_adversarial": train_vocoder_adversarial,
     "finished_voice": take_finished_voice,
     "f0": train_f0,

@@ -199,10 +199,8 @@ class VocoderTask:
             np.pad(audio, (0, HOP * frames - len(audio))),
         )
 
-    def _pair(self, rng: np.random.Generator, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Generated and recorded audio [B, 480 T] and f0 [B, T] of a random batch, without the
-        unheard frames.
-        """
+    def _pair(self, rng: np.random.Generator, step: int) -> tuple[Tensor, Tensor]:
+        """Generated and recorded audio [B, 480 T] of a random batch, without the unheard frames."""
         batch, frames = self._batch(step)
         crops = [self._crop(rng, frames) for _ in range(batch)]
         mel, f0, phase, audio = (
@@ -211,10 +209,10 @@ class VocoderTask:
         source = exact_source(self.network, f0, phase)
         made = self.network(mel, source, finalize=False)
         heard = HOP * UNHEARD
-        return made[:, heard:], audio[:, heard:], f0[:, UNHEARD:-TAIL]
+        return made[:, heard:], audio[:, heard:]
 
     def losses(self, rng: np.random.Generator, step: int) -> dict[str, Tensor]:
-        made, recorded, _ = self._pair(rng, step)
+        made, recorded = self._pair(rng, step)
         return self._loss(made, recorded)
 
     def evaluate(self, network: nn.Module) -> dict[str, float]:

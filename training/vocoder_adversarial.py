@@ -29,11 +29,10 @@ from training.quick_vocoder import quickened
 from training.sizes import SAMPLE_RATE
 from training.trainer import Settings
 from training.vocoder_tuning import VocoderTuningTask
-from training.whitened_spectra import whitened_loss
 
 CROPS, FRAMES = 4, 24
 ADVERSARIAL, FEATURES = 4.0, 10.0  # weights of the discriminators' losses
-MEL, HARMONICS, WHITENED = 5.0, 10.0, 5.0
+MEL, HARMONICS = 5.0, 10.0
 ALONE = 300  # steps of the discriminators before the generator's first: fresh ones mislead it
 RAMP = 100  # steps until they have their whole weight
 DISCRIMINATOR_RATE = 5.0  # as a multiple of the generator's
@@ -125,6 +124,14 @@ class VocoderAdversarialTask(VocoderTuningTask):
             weight_decay=settings.weight_decay,
         )
         self._mel_loss, self._harmonic_loss = MelLoss(), HarmonicLoss()
+        self._taught = False
+
+    def take_discriminators(self, path: Path) -> None:
+        """Begin with the discriminators of an earlier run (`Discriminators.save`): fresh ones first
+        undo what was won, for some 3,000 steps.
+        """
+        self.discriminators.load(path)
+        self._taught = True
 
     def state_dict(self) -> dict[str, Any]:
         """What the trainer saves beside the generator."""
@@ -148,9 +155,9 @@ class VocoderAdversarialTask(VocoderTuningTask):
         their opinion as a direction for its samples: `total` has the whole loss's gradient, and is
         no loss by its value.
         """
-        if step == 0:
+        if step == 0 and not self._taught:
             self._begin_alone(rng)
-        made, recorded, f0 = self._pair(rng, step)
+        made, recorded = self._pair(rng, step)
         heard = made.detach().requires_grad_()
         real, fake = self.discriminators(recorded), self.discriminators(heard)
         deceived, features = generator_loss(fake), feature_loss(real, fake)
@@ -159,22 +166,20 @@ class VocoderAdversarialTask(VocoderTuningTask):
         (direction,) = torch.autograd.grad(opinion, heard, retain_graph=True)
         told_apart = self._teach(discriminator_loss(real, fake), step)
         mel, harmonics = self._mel_loss(made, recorded), self._harmonic_loss(made, recorded)
-        whitened = whitened_loss(made, recorded, f0)
-        spectral = MEL * mel + HARMONICS * harmonics + WHITENED * whitened
+        spectral = MEL * mel + HARMONICS * harmonics
         return {
             "discriminators": told_apart,
             "deceived": deceived,
             "features": features,
             "mel": mel,
             "harmonics": harmonics,
-            "whitened": whitened,
             "total": spectral + (made * direction).sum(),
         }
 
     def _begin_alone(self, rng: np.random.Generator) -> None:
         for step in range(ALONE):
             with torch.no_grad():
-                made, recorded, _ = self._pair(rng, 0)
+                made, recorded = self._pair(rng, 0)
             answers = self.discriminators(recorded), self.discriminators(made)
             self._teach(discriminator_loss(*answers), step)
 

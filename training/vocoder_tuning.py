@@ -31,8 +31,8 @@ CROPS, FRAMES = 4, 32
 
 
 def generate_mels(flow: Flow, corpus: TokenCorpus, folder: Path, count: int = UTTERANCES) -> None:
-    """Write the flow's mels of `count` utterances to `folder`, whole or not at all; a folder that
-    exists is kept.
+    """Write the flow's mels of `count` utterances to `folder`, every other one made as a stream
+    makes it, whole or not at all; a folder that exists is kept.
     """
     if folder.exists():
         return
@@ -41,11 +41,12 @@ def generate_mels(flow: Flow, corpus: TokenCorpus, folder: Path, count: int = UT
     count = min(count, len(corpus))
     numbers = sorted(rng.choice(len(corpus), count, replace=False, p=chances).tolist())
     mels = []
-    for number in numbers:
+    for place, number in enumerate(numbers):
         ids = torch.from_numpy(corpus.ids(number))
         embedding = torch.from_numpy(voice_vector(str(corpus.corpus.speakers[number])))
         noise = rng.standard_normal((MEL_BINS, 2 * len(ids)), np.float32)
-        mels.append(sample_mel(flow, ids, embedding, noise).T.astype(np.float16))
+        mel = sample_mel(flow, ids, embedding, noise, streaming=place % 2 == 1)
+        mels.append(mel.T.astype(np.float16))
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
