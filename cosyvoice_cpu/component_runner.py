@@ -10,12 +10,13 @@ graphs are observed (`BundleStages(..., engines=...)`); timing, profile and benc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+import msgspec
 import numpy as np
 
 from cosyvoice_cpu.arrays import Floats
-from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, ComponentName
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, ComponentName, SolverPreset
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import evaluations
 from cosyvoice_cpu.errors import UsageError
@@ -118,7 +119,11 @@ def guidance_share(stages: Stages, utterance: Utterance, preset: str) -> float |
 
 
 def repeatable_call(
-    stages: Stages, name: Call, utterance: Utterance, count: int = 1
+    stages: Stages,
+    name: Call,
+    utterance: Utterance,
+    count: int = 1,
+    preset: str = DEFAULT_PRESET,
 ) -> Callable[[], Floats]:
     """A call of part of the stages' work, its inputs ready, as often as wanted.
 
@@ -126,11 +131,15 @@ def repeatable_call(
         decode        `count` tokens, one by one, behind a prefill that is done already
         condition     the flow's condition of prompt and tokens
         solver_step   `count` guided steps of the flow, two rows each, on noise: the time does not
-                      depend on the values
+                      depend on the values. Where `preset` has a cached prompt, of the target
+                      alone, its condition included
         waveform      the vocoder at the length of the tokens, its excitation included
 
     Returns the last array computed, so that what comes out can be looked at.
     """
+    solver = stages.synthesis.preset(preset)
+    if name == "solver_step" and solver.prompt == "cached":
+        return _steps_behind_prompt(stages, utterance, count, solver)
     return _PREPARED[name](stages, utterance, count)
 
 
@@ -171,6 +180,28 @@ def _solver_steps(stages: Stages, utterance: Utterance, count: int) -> Callable[
         for t in times:
             velocity = _guided_velocity(stages, noise, condition, t)
         return velocity
+
+    return call
+
+
+def _steps_behind_prompt(
+    stages: Stages, utterance: Utterance, count: int, solver: SolverPreset
+) -> Callable[[], Floats]:
+    step = msgspec.structs.replace(
+        solver, method="euler", steps=1, grid=[0.0, 1.0], guidance_range=(0.0, 1.0)
+    )
+    voice: dict[str, Any] = {
+        "prompt_tokens": utterance.prompt_tokens,
+        "prompt_mel": utterance.prompt_mel,
+        "embedding": utterance.embedding,
+        "preset": step,
+    }
+    stages.flow_stream(**voice, window_seconds=1.0)  # computes the prompt, which is kept
+
+    def call() -> Floats:
+        for _ in range(count):
+            mel = stages.tokens_to_mel(utterance.tokens, **voice)
+        return mel
 
     return call
 

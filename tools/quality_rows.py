@@ -19,21 +19,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
 from cosyvoice_cpu.bundle.reader import open_bundle
 from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.evaluation.distances import mel_error_db
 from cosyvoice_cpu.evaluation.engine_choice import chosen_engines
 from cosyvoice_cpu.evaluation.quality.checking import available_estimators, condition_of
-from cosyvoice_cpu.evaluation.quality.estimators import Estimator
+from cosyvoice_cpu.evaluation.quality.estimators import Estimator, needed
 from cosyvoice_cpu.evaluation.quality.sentences import Sentence, first_sentences
-from cosyvoice_cpu.evaluation.quality.systems import Condition, System, draw_tokens, render
+from cosyvoice_cpu.evaluation.quality.systems import Condition, System, draw_tokens, mel_of, render
 from cosyvoice_cpu.evaluation.quality.table import Interval, ItemResult, bootstrap_interval
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 from cosyvoice_cpu.system.threads import resolve_threads
 from tools.failures import reports_failures
 
 REFERENCE = "float32"
+_JUDGED = ("word_error_rate", "prompt_similarity", "mos")
 Values = Mapping[str, float]
 """Of one utterance: errors, words, similarity, trouble, mos, mel_db, as far as they were judged."""
 
@@ -92,19 +96,43 @@ class Kept:
         return self._values[key]
 
 
+class Teacher:
+    """What the float32 bundle draws and makes of it, once for all ways."""
+
+    def __init__(self, system: System, condition: Condition) -> None:
+        self.system, self.condition = system, condition
+        self._said: dict[tuple[str, int], tuple[list[int], bool, Floats]] = {}
+
+    def says(self, sentence: Sentence, item: int, seed: int) -> tuple[list[int], bool, Floats]:
+        """Speech tokens, whether they are no plausible speech, and their mel."""
+        key = (sentence.name, seed)
+        if key not in self._said:
+            text_ids = self.condition.text_ids(sentence.text)
+            tokens, lost = draw_tokens(self.system, self.condition, text_ids, seed=seed, item=item)
+            mel = mel_of(self.system, self.condition, tokens) if tokens else np.zeros((0, 0))
+            self._said[key] = tokens, lost, mel.astype(np.float32)
+        return self._said[key]
+
+    def draws_for(self, way: System) -> bool:
+        """Whether the way's speech LM is the same, and so draws the same."""
+        return _speech_lm(way) == _speech_lm(self.system)
+
+
 def measure_way(
-    reference: System,
+    teacher: Teacher,
     way: System,
-    condition: Condition,
     estimators: Sequence[Estimator],
     sentence: Sentence,
     item: int,
     seed: int,
 ) -> Values:
     """One utterance of `way`."""
-    text_ids = condition.text_ids(sentence.text)
-    drawn, lost = draw_tokens(way, condition, text_ids, seed=seed, item=item)
-    taught, _ = draw_tokens(reference, condition, text_ids, seed=seed, item=item)
+    condition = teacher.condition
+    taught, lost, wanted = teacher.says(sentence, item, seed)
+    drawn = taught
+    if not teacher.draws_for(way):
+        text_ids = condition.text_ids(sentence.text)
+        drawn, lost = draw_tokens(way, condition, text_ids, seed=seed, item=item)
     free, values = ItemResult(sentence), {"trouble": float(lost)}
     said = render(way, condition, drawn, lost)
     for estimator in estimators:
@@ -124,7 +152,6 @@ def measure_way(
         if cell := result.cells.get((measure, "candidate")):
             values[name] = cell.value
     if taught:
-        wanted = render(reference, condition, taught, False).mel
         values["mel_db"] = mel_error_db(wanted, same.mel)
     return values
 
@@ -149,6 +176,11 @@ def row(name: str, before: Sequence[Values], after: Sequence[Values]) -> str:
         f"{sum(values['trouble'] for values in after):.0f} of {len(after)}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _speech_lm(system: System) -> list[str]:
+    assert isinstance(system.stages, BundleStages)
+    return [entry.sha256 for entry in system.stages.bundle.component("speech_lm").files]
 
 
 def _shown(values: Sequence[tuple[float, float]], scale: float, digits: int) -> str:
@@ -182,9 +214,10 @@ def main() -> int:
     assert isinstance(reference.stages, BundleStages)
     notes: list[str] = []
     condition = condition_of(reference.stages, None, notes)
-    estimators = available_estimators(reference.stages, threads, notes)
+    estimators = needed(available_estimators(reference.stages, threads, notes), _JUDGED)
     for estimator in estimators:
         estimator.prepare(reference, condition)
+    teacher = Teacher(reference, condition)
     kept, sentences = Kept(arguments.kept), first_sentences(arguments.items)
 
     def measured(way: System) -> list[Values]:
@@ -192,7 +225,7 @@ def main() -> int:
             kept.get(
                 *(way.name, sentence.name, seed),
                 lambda s=sentence, i=item, d=seed: measure_way(  # type: ignore[misc]
-                    reference, way, condition, estimators, s, i, d
+                    teacher, way, estimators, s, i, d
                 ),
             )
             for seed in range(arguments.draws)

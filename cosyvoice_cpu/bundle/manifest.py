@@ -176,6 +176,9 @@ class MelSettings(_Record, frozen=True, kw_only=True):
 SolverMethod = Literal["euler", "midpoint", "rk4"]
 
 
+PromptFrames = Literal["solved", "cached"]
+
+
 class SolverPreset(_Record, frozen=True, kw_only=True):
     """How the flow's equation is solved, with classifier-free guidance.
 
@@ -189,6 +192,9 @@ class SolverPreset(_Record, frozen=True, kw_only=True):
         float, Meta(ge=0, le=100)
     ]  # r in v = (1 + r) v_conditioned - r v_unconditioned
     guidance_range: tuple[Ratio, Ratio]  # times t at which r holds, both included; 0 elsewhere
+    # "solved": the prompt's frames are solved with the target's, as the original does. "cached":
+    # before them and without them, once for all requests of a speaker, as a stream does.
+    prompt: PromptFrames = "solved"
 
 
 class Synthesis(_Record, frozen=True, kw_only=True):

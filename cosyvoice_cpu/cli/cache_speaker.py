@@ -62,9 +62,14 @@ def cache_speaker(
         bool,
         typer.Option(
             "--prefill",
-            help="Compute and keep what `synth --stream` needs of the clip, for NAME or --audio.",
+            help="Compute and keep what `synth --stream`, and presets with a cached prompt, need"
+            " of the clip, for NAME or --audio.",
         ),
     ] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The solver preset of --prefill; by default `default`."),
+    ] = None,
     speakers: SpeakersOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace speakers of that name.")
@@ -81,7 +86,7 @@ def cache_speaker(
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
     check_characters(transcript or "", "the transcript")
-    _check_options(name, audio, transcript, trim, list_all, remove, import_file, prefill)
+    _check_options(name, audio, transcript, trim, list_all, remove, import_file, prefill, preset)
     if name is not None:
         check_name(name)
     clip = None if audio is None else read_clip(audio, trim=trim)
@@ -95,7 +100,7 @@ def cache_speaker(
     elif clip is not None:
         _make(stages, name or "", clip, transcript or "", trim, speakers, overwrite, json)
     if prefill:
-        _prefill(stages, name or "", speakers)
+        _prefill(stages, name or "", speakers, preset)
 
 
 def _check_options(
@@ -107,6 +112,7 @@ def _check_options(
     remove: bool,
     import_file: Path | None,
     prefill: bool,
+    preset: str | None,
 ) -> None:
     """Raises: UsageError unless exactly one thing is asked for, with what it needs."""
     from cosyvoice_cpu.errors import UsageError
@@ -122,6 +128,8 @@ def _check_options(
         raise UsageError(f"--prefill and {given[0]} exclude each other", "give one of them")
     if prefill and name is None:
         raise UsageError("--prefill needs the NAME of a speaker", "give it behind BUNDLE")
+    if preset is not None and not prefill:
+        raise UsageError("--preset belongs to --prefill, which is missing", "give both")
     if not given and not prefill:
         raise UsageError("there is no clip", "give --audio CLIP; or --list, --remove or --import")
     if len(given) > 1:
@@ -229,7 +237,8 @@ def _remove(stages: BundleStages, name: str, speakers: Path | None, json: bool) 
         typer.echo(f"removed {path}")
 
 
-def _prefill(stages: BundleStages, name: str, speakers: Path | None) -> None:
+def _prefill(stages: BundleStages, name: str, speakers: Path | None, preset: str | None) -> None:
+    from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET
     from cosyvoice_cpu.cli.bundles import speaker_folders
     from cosyvoice_cpu.cli.messages import note
     from cosyvoice_cpu.frontend.prompt_spec import prompt_spec
@@ -237,8 +246,9 @@ def _prefill(stages: BundleStages, name: str, speakers: Path | None) -> None:
 
     folders = speaker_folders(stages.bundle, speakers)
     speaker = find_speaker(folders, name, prompt_spec(stages.manifest))
-    path = stages.prefill_prompt(*_flow_prompt(speaker))
-    note(f"{path}: {path.stat().st_size / 1e6:.0f} MB for streams of {name}")
+    solver = preset or DEFAULT_PRESET
+    path = stages.prefill_prompt(*_flow_prompt(speaker), solver)
+    note(f"{path}: {path.stat().st_size / 1e6:.0f} MB for {name}, preset {solver}")
 
 
 def _flow_prompt(speaker: Speaker) -> tuple[list[int], Floats, Floats]:

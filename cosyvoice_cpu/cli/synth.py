@@ -23,6 +23,7 @@ from cosyvoice_cpu.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from cosyvoice_cpu.bundle.manifest import SolverPreset
     from cosyvoice_cpu.frontend.clip import Clip
     from cosyvoice_cpu.frontend.speakers import Speaker
     from cosyvoice_cpu.runtime.bundle_stages import BundleStages
@@ -379,7 +380,13 @@ def _affordable_preset(
 
     seconds = float(len(voice.mel) / stages.audio.frame_rate)
     speed, was_known = measured_speed(stages, seconds)
-    choice = choose_preset(stages.manifest, speed, target_rtf)
+
+    def is_cached(preset: SolverPreset) -> bool:
+        return stages.has_prompt(
+            list(voice.prompt_tokens), voice.prompt_mel, voice.embedding, preset
+        )
+
+    choice = choose_preset(stages.manifest, speed, target_rtf, is_cached)
     source = "measured within the last day" if was_known else "measured just now"
     note(
         f"preset {choice.preset}: RTF {choice.rtf:.2f} is predicted here,"

@@ -14,6 +14,7 @@ from cosyvoice_cpu.bundle.manifest import Audio, SolverPreset, Synthesis
 from cosyvoice_cpu.decoding.noise import flow_noise
 from cosyvoice_cpu.decoding.solver import Velocity, cosine_preset, solve
 from cosyvoice_cpu.decoding.token_loop import stream_tokens
+from cosyvoice_cpu.errors import UsageError
 from cosyvoice_cpu.stage_api import FlowCondition, SpeechLMSession
 
 
@@ -138,7 +139,15 @@ class ComposedStages(ABC):
         noise: Floats | None = None,
         preset: SolverPreset | None = None,
     ) -> Floats:
-        """Condition, then the solver's steps from the fixed noise or `noise` [80, T]."""
+        """Condition, then the solver's steps from the fixed noise or `noise` [80, T].
+
+        Raises: UsageError for a preset whose prompt is cached: here the prompt is always solved.
+        """
+        preset = preset or cosine_preset(self.synthesis.solver, steps)
+        if preset.prompt == "cached" and not streaming:
+            raise UsageError(
+                "only bundles keep what they computed of a prompt", "take another preset"
+            )
         condition = self.flow_condition(
             tokens,
             prompt_tokens=prompt_tokens,
@@ -153,6 +162,6 @@ class ComposedStages(ABC):
                 velocity,
                 flow_noise(frames, bins, self.synthesis.max_frames) if noise is None else noise,
                 **condition,
-                preset=preset or cosine_preset(self.synthesis.solver, steps),
+                preset=preset,
             )
         return mel[:, len(prompt_mel) :]

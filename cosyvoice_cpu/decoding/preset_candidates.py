@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from cosyvoice_cpu.bundle.manifest import SolverMethod, SolverPreset
+from cosyvoice_cpu.bundle.manifest import PromptFrames, SolverMethod, SolverPreset
 from cosyvoice_cpu.decoding.solver import cosine_preset, evaluation_times, time_grid
 
 EXACT_STEPS = 10  # of the fourth order, on the cosine grid: 0.05 dB of mel from twice as many
@@ -26,6 +26,7 @@ class Candidate:
     method: SolverMethod
     grid: Sequence[float]  # ascending from 0 to 1
     guidance_range: tuple[float, float] = (0.0, 1.0)
+    prompt: PromptFrames = "solved"
 
     def preset(self, default: SolverPreset) -> SolverPreset:
         """The candidate as a preset of a bundle with this default."""
@@ -35,6 +36,7 @@ class Candidate:
             grid=list(self.grid),
             guidance_rate=default.guidance_rate,
             guidance_range=self.guidance_range,
+            prompt=self.prompt,
         )
 
 
@@ -43,8 +45,10 @@ def _cosine(steps: int) -> list[float]:
 
 
 # Guidance at the very start, where x is all noise, and near the end moves the mel away from the
-# exact solution, so it is left out there in some (docs/decisions.md).
+# exact solution, so it is left out there in some (docs/decisions.md). A cached prompt costs no
+# evaluation at all once it is there.
 CANDIDATES: Final[Mapping[str, Candidate]] = {
+    "euler-10-cached": Candidate("euler", _cosine(10), prompt="cached"),
     "euler-6": Candidate("euler", _cosine(6)),
     "midpoint-3": Candidate("midpoint", _cosine(3)),
     "euler-5": Candidate("euler", _cosine(5)),
@@ -53,6 +57,7 @@ CANDIDATES: Final[Mapping[str, Candidate]] = {
     "euler-4": Candidate("euler", _cosine(4)),
     "midpoint-2": Candidate("midpoint", _cosine(2)),
     "euler-5-guided-0.05-0.6": Candidate("euler", _cosine(5), (0.05, 0.6)),
+    "euler-5-guided-0.05-0.6-cached": Candidate("euler", _cosine(5), (0.05, 0.6), "cached"),
     "midpoint-2-guided-0.05-0.5": Candidate("midpoint", _cosine(2), (0.05, 0.5)),
 }
 

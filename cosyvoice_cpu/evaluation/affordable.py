@@ -19,7 +19,7 @@ import onnxruntime
 
 from cosyvoice_cpu.arrays import Floats
 from cosyvoice_cpu.bundle.atomic import write_file_atomically
-from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, Manifest, dump_manifest
+from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, Manifest, SolverPreset, dump_manifest
 from cosyvoice_cpu.component_runner import repeatable_call
 from cosyvoice_cpu.decoding.solver import evaluated_rows
 from cosyvoice_cpu.errors import OutputError
@@ -39,6 +39,7 @@ class Speed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     others: float  # speech LM, flow encoder, vocoder
     step: float  # of the flow, guided: two rows
+    cached_step: float  # the same behind a prompt that is cached
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,38 @@ class Choice:
     is_affordable: bool  # or the cheapest there is
 
 
-def choose_preset(manifest: Manifest, speed: Speed, target_rtf: float) -> Choice:
+def choose_preset(
+    manifest: Manifest,
+    speed: Speed,
+    target_rtf: float,
+    is_cached: Callable[[SolverPreset], bool] = lambda preset: True,
+) -> Choice:
     """The best-sounding preset with at most `target_rtf`; the cheapest if none is so fast.
 
     The default sounds best, of the others those that compute more; what the gate refused is left
-    out.
+    out, and so is what needs a cached prompt where `is_cached` says that there is none.
     """
-    presets = manifest.synthesis.solver_presets
-    rows = {
-        name: evaluated_rows(preset)
-        for name, preset in presets.items()
-        if name == DEFAULT_PRESET or not manifest.quality.refuses(name)
+    presets = {
+        name: preset
+        for name, preset in manifest.synthesis.solver_presets.items()
+        if name == DEFAULT_PRESET
+        or (not manifest.quality.refuses(name) and (preset.prompt == "solved" or is_cached(preset)))
     }
-    rtfs = {name: speed.others + speed.step * count / 2 for name, count in rows.items()}
-    best_first = sorted(rows, key=lambda name: (name != DEFAULT_PRESET, -rows[name]))
+    steps = {"solved": speed.step, "cached": speed.cached_step}
+    rtfs = {
+        name: speed.others + steps[preset.prompt] * evaluated_rows(preset) / 2
+        for name, preset in presets.items()
+    }
+    best_first = sorted(
+        presets,
+        key=lambda name: (
+            name != DEFAULT_PRESET,
+            -evaluated_rows(presets[name]),
+            presets[name].prompt == "cached",
+        ),
+    )
     taken = next((name for name in best_first if rtfs[name] <= target_rtf), None)
-    cheapest = min(rows, key=lambda name: rtfs[name])
+    cheapest = min(presets, key=lambda name: rtfs[name])
     name = taken or cheapest
     return Choice(name, rtfs[name], rtfs[DEFAULT_PRESET], taken is not None)
 
@@ -106,6 +123,7 @@ def _measure(stages: BundleStages, prompt_seconds: float) -> Speed:
     prompt = min(max(1.0, prompt_seconds), held - _LEAST_SECONDS)
     seconds = min(_SECONDS, held - prompt)
     request = Request(Workload(seconds, prompt), stages.audio, stages.synthesis)
+    presets = stages.synthesis.solver_presets
     utterance = request.utterance
 
     def timed(call: Callable[[], Floats]) -> float:
@@ -123,4 +141,10 @@ def _measure(stages: BundleStages, prompt_seconds: float) -> Speed:
         found[name] = timed(call)
     speech_lm = prefill + decode * request.tokens
     others = speech_lm + found["condition"] + found["waveform"]
-    return Speed(others / seconds, found["solver_step"] / seconds)
+    cached = [name for name, preset in presets.items() if preset.prompt == "cached"]
+    behind = found["solver_step"]
+    if cached:
+        call = repeatable_call(stages, "solver_step", utterance, preset=cached[0])
+        timed(call)
+        behind = timed(call)
+    return Speed(others / seconds, found["solver_step"] / seconds, behind / seconds)

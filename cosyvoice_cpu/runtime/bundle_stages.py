@@ -16,7 +16,7 @@ from cosyvoice_cpu.bundle.manifest import DEFAULT_PRESET, ComponentName, Manifes
 from cosyvoice_cpu.bundle.reader import Bundle, open_bundle
 from cosyvoice_cpu.decoding.composed_stages import ComposedStages
 from cosyvoice_cpu.decoding.solver import Velocity, cosine_preset, evaluations
-from cosyvoice_cpu.errors import SynthesisError
+from cosyvoice_cpu.errors import SynthesisError, UsageError
 from cosyvoice_cpu.runtime.activation_arena import give_back
 from cosyvoice_cpu.runtime.flow import FlowEncoderStage, FlowEstimatorStage
 from cosyvoice_cpu.runtime.flow_stream import BundleFlowStream, FlowStreamStage, window_frames
@@ -264,8 +264,25 @@ class BundleStages(ComposedStages):
         noise: Floats | None = None,
         preset: SolverPreset | None = None,
     ) -> Floats:
-        """Raises: UsageError for a solver that the graphs were not made for."""
+        """With a preset whose prompt is cached only the target is solved, in one piece behind what
+        a stream would compute of the prompt (`noise` can't be chosen then).
+
+        Raises: UsageError for a solver that the graphs were not made for, BundleError if the
+        bundle has no graph for streams, which a cached prompt needs.
+        """
         preset = preset or cosine_preset(self.synthesis.solver, steps)
+        if preset.prompt == "cached" and not streaming:
+            if noise is not None:
+                raise UsageError(
+                    "a cached prompt was solved from the model's own noise",
+                    "leave the noise out, or take a preset that solves the prompt",
+                )
+            voice = (prompt_tokens, prompt_mel, embedding)
+            stage = self._flow_stream()
+            stage.times.require(preset)
+            past = self._prompt_past(voice, False, preset)
+            stream = BundleFlowStream(stage, past, *voice, preset)
+            return stream.whole(tokens, finalize=finalize)
         self._flow_estimator().times.require(preset)
         mel = super().tokens_to_mel(
             tokens,
@@ -324,6 +341,20 @@ class BundleStages(ComposedStages):
         voice = (prompt_tokens, prompt_mel, embedding)
         past = self._prompt_past(voice, window is None, preset, cancelled)
         return BundleFlowStream(stage, past, *voice, preset, window, cancelled)
+
+    def has_prompt(
+        self,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        preset: SolverPreset,
+    ) -> bool:
+        """Whether what streams with a window, and whole speech with a cached prompt, need of this
+        prompt is there, in memory or in the user's cache.
+        """
+        voice = (prompt_tokens, prompt_mel, embedding)
+        path = self._prompt_files.path(prompt_digest(*voice), False, preset)
+        return self._prompts.has(*voice, False, preset) or bool(path and path.is_file())
 
     def prefill_prompt(
         self,

@@ -190,14 +190,24 @@ class BundleFlowStream:
             return self._prompt_mel[:, :0]
         self._ended = True
         frames = self._stage.audio.frames_of(len(self._tokens))
-        prompt_frames = self._prompt_mel.shape[1]
-        if frames <= prompt_frames:
-            raise SynthesisError(
-                f"{len(self._tokens)} speech tokens leave no mel frame behind the "
-                f"{prompt_frames} of the prompt",
-                "give a longer text",
-            )
+        self._require_target(frames)
         mel = self.compute(frames)
+        self._recent.close()
+        self._give_back()
+        return mel
+
+    def whole(self, tokens: Sequence[int], *, finalize: bool) -> Floats:
+        """Log-mel [mel bins, frames] of all `tokens` in one piece, which attends to all of itself.
+
+        Nothing can be pushed after it. Raises: SynthesisError as `finish`.
+        """
+        self._tokens += tokens
+        ahead = 0 if finalize else self._stage.synthesis.pre_lookahead_tokens
+        end = self._stage.audio.frames_of(len(self._tokens) - ahead)
+        start, prompt_frames = self._done, self._prompt_mel.shape[1]
+        self._require_target(end)
+        self._ended = True
+        mel = self._chunk(end - start)[:, prompt_frames - start :]
         self._recent.close()
         self._give_back()
         return mel
@@ -211,6 +221,15 @@ class BundleFlowStream:
             mel = self._chunk(min(chunk, end - start))
             pieces.append(mel[:, max(0, prompt_frames - start) :])
         return np.concatenate(pieces, axis=1)
+
+    def _require_target(self, end: int) -> None:
+        prompt_frames = self._prompt_mel.shape[1]
+        if end <= prompt_frames:
+            raise SynthesisError(
+                f"{len(self._tokens)} speech tokens leave no mel frame behind the "
+                f"{prompt_frames} of the prompt",
+                "give a longer text",
+            )
 
     def past(self) -> PromptPast:
         """All that was computed, as the prompt of other streams; only without a window."""

@@ -1,5 +1,7 @@
 """What the flow computes of a speaker's prompt, kept for all requests of that speaker.
 
+Streams need it, and whole speech with a preset whose prompt is "cached".
+
 At full size a second of prompt takes 90 MB at ten solver steps, so few speakers are kept.
 """
 
@@ -11,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,7 +65,7 @@ class PromptPasts:
         digest what is not kept.
         """
         voice = prompt_digest(prompt_tokens, prompt_mel, embedding)
-        key = (voice, exact, preset_digest(preset))
+        key = _key(voice, exact, preset)
         with self._lock:
             past = self._kept.pop(key, None)
             if past is None:
@@ -71,6 +74,19 @@ class PromptPasts:
             while len(self._kept) > 1 and self._bytes > self._most_bytes:
                 self._kept.popitem(last=False)
             return past
+
+    def has(
+        self,
+        prompt_tokens: Sequence[int],
+        prompt_mel: Floats,
+        embedding: Floats,
+        exact: bool,
+        preset: SolverPreset,
+    ) -> bool:
+        """Whether `get` would find it."""
+        voice = prompt_digest(prompt_tokens, prompt_mel, embedding)
+        with self._lock:
+            return _key(voice, exact, preset) in self._kept
 
     def clear(self) -> None:
         """Forget all of them; streams that use one keep it."""
@@ -82,9 +98,14 @@ class PromptPasts:
         return sum(past.nbytes for past in self._kept.values())
 
 
+def _key(voice: bytes, exact: bool, preset: SolverPreset) -> tuple[bytes, bool, bytes]:
+    return voice, exact, preset_digest(preset)
+
+
 def preset_digest(preset: SolverPreset) -> bytes:
-    """What tells solvers apart."""
-    return hashlib.sha256(repr(preset).encode()).digest()
+    """What tells solvers apart that see a prompt alone: a stream's, and those of whole speech."""
+    alone = msgspec.structs.replace(preset, prompt="cached")
+    return hashlib.sha256(repr(alone).encode()).digest()
 
 
 def prompt_digest(prompt_tokens: Sequence[int], prompt_mel: Floats, embedding: Floats) -> bytes:

@@ -17,7 +17,7 @@ from cosyvoice_cpu.decoding.solver import evaluated_rows
 from cosyvoice_cpu.evaluation.affordable import Speed, choose_preset, measured_speed
 from cosyvoice_cpu.runtime.bundle_stages import BundleStages
 
-SPEED = Speed(others=0.4, step=0.1)
+SPEED = Speed(others=0.4, step=0.1, cached_step=0.06)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def test_what_is_taken_is_fast_enough_and_nothing_better_is(manifest: Manifest, target: float):
     choice = choose_preset(manifest, SPEED, target)
     rows = {name: evaluated_rows(p) for name, p in manifest.synthesis.solver_presets.items()}
-    rtfs = {name: 0.4 + 0.05 * count for name, count in rows.items()}
+    cost = {"solved": 0.05, "cached": 0.03}
+    presets = manifest.synthesis.solver_presets
+    rtfs = {name: 0.4 + cost[presets[name].prompt] * count for name, count in rows.items()}
     assert choice.rtf == pytest.approx(rtfs[choice.preset])
     assert choice.default_rtf == pytest.approx(1.4)
     assert choice.is_affordable == (min(rtfs.values()) <= target)

@@ -129,7 +129,7 @@ def test_the_command_keeps_and_removes_the_file_of_a_speaker(cache: Path, tmp_pa
     name = SPEAKER.stem
     outcome = run("cache-speaker", bundle, name, "--prefill")
     assert outcome.code == 0, outcome.stderr
-    assert f"MB for streams of {name}" in outcome.stderr
+    assert f"MB for {name}, preset default" in outcome.stderr
     assert len(list(cache.glob("prompts/*.safetensors"))) == 1
     assert run("cache-speaker", bundle, name, "--remove").code == 0
     assert not list(cache.glob("prompts/*.safetensors"))

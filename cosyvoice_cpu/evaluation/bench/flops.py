@@ -29,8 +29,11 @@ class FlowStepFlops:
         return self.linear + self.attention + self.convolution
 
 
-def flow_step_flops(config: EstimatorConfig, frames: int) -> FlowStepFlops:
-    """One call of the estimator with a batch of two and `frames` mel frames.
+def flow_step_flops(
+    config: EstimatorConfig, frames: int, attended: int | None = None
+) -> FlowStepFlops:
+    """One call of the estimator with a batch of two and `frames` mel frames, which attend to
+    `attended`, by default to themselves.
 
     The modulation by time is not in it: the graphs hold it as a table, and torch computes it for
     one row per step.
@@ -40,7 +43,7 @@ def flow_step_flops(config: EstimatorConfig, frames: int) -> FlowStepFlops:
     inputs = (2 * config.mel_dim + config.mu_dim + config.spk_dim) * dim
     rows = GUIDED_BATCH * frames
     linear = 2.0 * rows * (config.depth * block + inputs + dim * config.mel_dim)
-    attention = 4.0 * GUIDED_BATCH * frames * frames * width * config.depth
+    attention = 4.0 * rows * (attended or frames) * width * config.depth
     kernel = _POSITION_KERNEL * dim // _POSITION_GROUPS
     return FlowStepFlops(linear, attention, 2 * 2.0 * rows * dim * kernel)
 

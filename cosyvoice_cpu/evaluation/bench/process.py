@@ -135,7 +135,9 @@ class Commands:
     def _timed(self, name: Call, request: Request, count: int = 1) -> _Timed:
         """One call; what it needs is prepared outside the time."""
         with self._engine.computing(_STAGES[name]):
-            call = repeatable_call(self._engine.stages, name, request.utterance, count)
+            call = repeatable_call(
+                self._engine.stages, name, request.utterance, count, request.preset
+            )
             started = time.perf_counter()
             result = call()
             return _Timed(time.perf_counter() - started, result)

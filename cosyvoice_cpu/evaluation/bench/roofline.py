@@ -47,7 +47,7 @@ def _stage_seconds(
     prefill = prefill_flops(config.speech_lm, request.prefill_positions) / rates.prefill
     bytes_per_token = speech_lm_weights(config.speech_lm) * lm_bits / 8
     decode = (request.tokens - 1) * bytes_per_token / rates.decode
-    step = flow_step_flops(config.flow.estimator, request.frames)
+    step = flow_step_flops(config.flow.estimator, request.solved_frames, request.frames)
     other = (step.attention + step.convolution) / rates.flow_other
     return {
         "speech_lm": prefill + decode,

@@ -62,6 +62,12 @@ class Request:
         return evaluated_rows(self.synthesis.preset(self.preset)) / 2
 
     @property
+    def solved_frames(self) -> int:
+        """Mel frames that an evaluation of the solver computes, those of a cached prompt not."""
+        cached = self.synthesis.preset(self.preset).prompt == "cached"
+        return self.target_frames if cached else self.frames
+
+    @property
     def tokens(self) -> int:
         """Speech tokens of the audio."""
         return round(self.workload.seconds * self.audio.token_rate)

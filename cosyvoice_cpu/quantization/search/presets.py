@@ -90,7 +90,14 @@ def search_presets(
     for count, (name, preset) in enumerate(presets.items()):
         progress(0.5 * count / len(presets))
         screened[name] = judge.screen(name, preset, first_sentences(search.screened))
-    order = sorted(screened, key=lambda name: (screened[name].rows, screened[name].mos_lost[0]))
+    order = sorted(
+        screened,
+        key=lambda name: (
+            screened[name].rows,
+            presets[name].prompt == "solved",
+            screened[name].mos_lost[0],
+        ),
+    )
     # A few sentences can't tell a loss of the limit's size: what is surely beyond it is left out.
     plausible = [name for name in order if screened[name].mos_lost[1] <= search.mos_lost]
     curve = dict(screened)
