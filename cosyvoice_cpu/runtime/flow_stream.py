@@ -51,6 +51,7 @@ class FlowStreamStage:
         self.encoder, self.audio, self.synthesis = encoder, audio, synthesis
         self.spec = graphs.spec.graph("stream")
         self._graph = graphs.open("stream")
+        self.require_frames = graphs.require_frames
         shapes = {tensor.name: tensor.shape for tensor in self._graph.inputs}
         first = self.spec.caches[0]
         self.layers = next(n for n in count() if first.tensors(n)[0].name not in shapes)
@@ -240,6 +241,7 @@ class BundleFlowStream:
     def _chunk(self, frames: int) -> Floats:
         """The next `frames` frames of log-mel [mel bins, frames], solved."""
         stage, start = self._stage, self._done
+        stage.require_frames(start + frames)
         synthesis = stage.synthesis
         mu, speaker = self._condition(start, start + frames)
         cond = np.zeros_like(mu)

@@ -141,7 +141,8 @@ class ComponentGraphs:
         engine = (engines or {}).get(name, component.engine)
         self._engine = engine_named(engine) if isinstance(engine, str) else engine
         self.spec = GraphSource(bundle, name, "").component_spec
-        self.sizes = [] if self._engine.any_length else component.shapes.sizes
+        self._made_for = component.shapes.sizes
+        self.sizes = [] if self._engine.any_length else self._made_for
         # No method of this object: the circle would keep closed graphs open until the collector
         # comes by.
         self._open = partial(_open_graph, bundle, name, self._engine, options)
@@ -164,6 +165,16 @@ class ComponentGraphs:
         """The ladder's top, None if any length works."""
         return self.sizes[-1] if self.sizes else None
 
+    def require_frames(self, frames: int) -> None:
+        """Raises: SynthesisError if the component was not made for so many; whatever the engine
+        and the graph, its table of positions ends there.
+        """
+        if self._made_for and frames > self._made_for[-1]:
+            raise SynthesisError(
+                f"{frames} mel frames exceed the bundle's longest graph of {self._made_for[-1]}",
+                "shorten text or prompt, or export with a larger --max-seconds",
+            )
+
     @contextlib.contextmanager
     def for_frames(self, variant: str, frames: int) -> Iterator[tuple[Graph, int]]:
         """A graph that holds `frames`, and how many it takes, padding included; for the block.
@@ -172,10 +183,7 @@ class ComponentGraphs:
         """
         size = size_for(frames, self.sizes) if self.sizes else None
         if self.sizes and size is None:
-            raise SynthesisError(
-                f"{frames} mel frames exceed the bundle's longest graph of {self.sizes[-1]}",
-                "shorten text or prompt, or export with a larger --max-seconds",
-            )
+            self.require_frames(frames)
         with self._ladder.use(variant, size) as graph:
             yield graph, frames if size is None else size
 

@@ -112,6 +112,19 @@ def test_a_prompt_that_was_kept_for_streams_serves_whole_speech(stages, bundle) 
     assert np.array_equal(got, want)
 
 
+def test_more_frames_than_there_are_positions_for_are_refused(stages) -> None:
+    voice, longest = a_voice(50), stages.max_frames
+    tokens = speech(longest // 2 - 49)
+    words = f"{longest + 2} mel frames exceed the bundle's longest graph of {longest}"
+    with pytest.raises(SynthesisError, match=words):
+        stages.tokens_to_mel(tokens, **voice, preset=CACHED)
+    assert stages.tokens_to_mel(tokens[1:], **voice, preset=CACHED).shape[1] == longest - 100
+    stream = stages.flow_stream(**voice)
+    with pytest.raises(SynthesisError, match=words):
+        stream.push(tokens)
+        stream.finish()
+
+
 def test_noise_can_t_be_chosen_for_half_of_the_frames(stages) -> None:
     voice, tokens = a_voice(25), speech(10)
     noise = np.zeros((80, 70), np.float32)
