@@ -132,7 +132,7 @@ def repeatable_call(
         condition     the flow's condition of prompt and tokens
         solver_step   `count` guided steps of the flow, two rows each, on noise: the time does not
                       depend on the values. Where `preset` has a cached prompt, of the target
-                      alone, its condition included
+                      alone, its condition included, and no more steps than the preset has
         waveform      the vocoder at the length of the tokens, its excitation included
 
     Returns the last array computed, so that what comes out can be looked at.
@@ -187,23 +187,19 @@ def _solver_steps(stages: Stages, utterance: Utterance, count: int) -> Callable[
 def _steps_behind_prompt(
     stages: Stages, utterance: Utterance, count: int, solver: SolverPreset
 ) -> Callable[[], Floats]:
-    step = msgspec.structs.replace(
-        solver, method="euler", steps=1, grid=[0.0, 1.0], guidance_range=(0.0, 1.0)
+    grid = [*solver.grid[: min(count, solver.steps)], 1.0]  # times that the bundle's table has
+    steps = msgspec.structs.replace(
+        solver, method="euler", steps=len(grid) - 1, grid=grid, guidance_range=(0.0, 1.0)
     )
     voice: dict[str, Any] = {
         "prompt_tokens": utterance.prompt_tokens,
         "prompt_mel": utterance.prompt_mel,
         "embedding": utterance.embedding,
-        "preset": step,
+        "preset": steps,
     }
     stages.flow_stream(**voice, window_seconds=1.0)  # computes the prompt, which is kept
 
-    def call() -> Floats:
-        for _ in range(count):
-            mel = stages.tokens_to_mel(utterance.tokens, **voice)
-        return mel
-
-    return call
+    return lambda: stages.tokens_to_mel(utterance.tokens, **voice)
 
 
 def _waveform(stages: Stages, utterance: Utterance, count: int) -> Callable[[], Floats]:
