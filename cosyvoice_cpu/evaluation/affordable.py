@@ -61,17 +61,20 @@ def choose_preset(
     """The best-sounding preset with at most `target_rtf`; the cheapest if none is so fast.
 
     The default sounds best, of the others those that compute more; what the gate refused is left
-    out, and so is what needs a cached prompt where `is_cached` says that there is none.
+    out. Where `is_cached` says that a preset's prompt is not there, it is solved first, which costs
+    what solving it with the target does.
     """
     presets = {
         name: preset
         for name, preset in manifest.synthesis.solver_presets.items()
-        if name == DEFAULT_PRESET
-        or (not manifest.quality.refuses(name) and (preset.prompt == "solved" or is_cached(preset)))
+        if name == DEFAULT_PRESET or not manifest.quality.refuses(name)
     }
-    steps = {"solved": speed.step, "cached": speed.cached_step}
+
+    def step(preset: SolverPreset) -> float:
+        return speed.cached_step if preset.prompt == "cached" and is_cached(preset) else speed.step
+
     rtfs = {
-        name: speed.others + steps[preset.prompt] * evaluated_rows(preset) / 2
+        name: speed.others + step(preset) * evaluated_rows(preset) / 2
         for name, preset in presets.items()
     }
     best_first = sorted(

@@ -47,6 +47,14 @@ def test_what_is_taken_is_fast_enough_and_nothing_better_is(manifest: Manifest, 
         assert choice.rtf == pytest.approx(min(rtfs.values()))
 
 
+def test_a_prompt_that_is_not_there_costs_what_solving_it_does(manifest: Manifest) -> None:
+    assert choose_preset(manifest, SPEED, 1.1).preset == "euler-10-cached"
+    without = choose_preset(manifest, SPEED, 1.1, lambda preset: False)
+    assert manifest.synthesis.preset(without.preset).prompt == "solved"
+    cheapest = choose_preset(manifest, SPEED, 0.01, lambda preset: False)
+    assert cheapest.rtf == pytest.approx(0.4 + 0.05 * 6)
+
+
 def test_what_the_gate_refused_is_not_taken(manifest: Manifest) -> None:
     taken = choose_preset(manifest, SPEED, 0.01).preset
     lost = QualityResult(
