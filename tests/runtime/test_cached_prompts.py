@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from support.flow_voices import a_voice, speech
 from support.networks_golden import CHECKPOINT, relative_error
 from support.networks_golden import stages as reference
 
@@ -36,20 +37,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory):
 def stages(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     return BundleStages.load(bundle)
-
-
-def a_voice(tokens: int) -> dict:
-    """A prompt of that many tokens, its mel as long."""
-    rng = np.random.default_rng(tokens)
-    return {
-        "prompt_tokens": rng.integers(0, 500, tokens).tolist(),
-        "prompt_mel": (rng.standard_normal((2 * tokens, 80)) - 5).astype(np.float32),
-        "embedding": rng.standard_normal(192).astype(np.float32),
-    }
-
-
-def speech(tokens: int) -> list[int]:
-    return np.random.default_rng(tokens + 1000).integers(0, 500, tokens).tolist()
 
 
 def see_a_prompt_of(frames: int, monkeypatch: pytest.MonkeyPatch) -> None:

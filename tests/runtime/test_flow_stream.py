@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.flow_voices import a_voice, speech
 from support.networks_golden import CHECKPOINT, FLOW_PROMPT, ids, relative_error
 from support.networks_golden import stages as reference
 
@@ -33,20 +34,6 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> BundleStages:
     bundle = tmp_path_factory.mktemp("stream") / "bundle"
     export_checkpoint(CHECKPOINT, bundle, max_seconds=12, front_end=False)
     return BundleStages.load(bundle)
-
-
-def a_voice(tokens: int) -> dict:
-    """A prompt of that many tokens, its mel as long."""
-    rng = np.random.default_rng(tokens)
-    return {
-        "prompt_tokens": rng.integers(0, 500, tokens).tolist(),
-        "prompt_mel": (rng.standard_normal((2 * tokens, 80)) - 5).astype(np.float32),
-        "embedding": rng.standard_normal(192).astype(np.float32),
-    }
-
-
-def speech(tokens: int) -> list[int]:
-    return np.random.default_rng(tokens + 1000).integers(0, 500, tokens).tolist()
 
 
 def joined(stream: FlowStream, tokens: list[int], cuts: list[int]) -> np.ndarray:
