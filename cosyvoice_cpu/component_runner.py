@@ -132,7 +132,7 @@ def repeatable_call(
         condition     the flow's condition of prompt and tokens
         solver_step   `count` guided steps of the flow, two rows each, on noise: the time does not
                       depend on the values. Where `preset` has a cached prompt, of the target
-                      alone, its condition included, and no more steps than the preset has
+                      alone, its condition included
         waveform      the vocoder at the length of the tokens, its excitation included
 
     Returns the last array computed, so that what comes out can be looked at.
@@ -187,19 +187,29 @@ def _solver_steps(stages: Stages, utterance: Utterance, count: int) -> Callable[
 def _steps_behind_prompt(
     stages: Stages, utterance: Utterance, count: int, solver: SolverPreset
 ) -> Callable[[], Floats]:
-    grid = [*solver.grid[: min(count, solver.steps)], 1.0]  # times that the bundle's table has
-    steps = msgspec.structs.replace(
-        solver, method="euler", steps=len(grid) - 1, grid=grid, guidance_range=(0.0, 1.0)
-    )
     voice: dict[str, Any] = {
         "prompt_tokens": utterance.prompt_tokens,
         "prompt_mel": utterance.prompt_mel,
         "embedding": utterance.embedding,
-        "preset": steps,
     }
-    stages.flow_stream(**voice, window_seconds=1.0)  # computes the prompt, which is kept
+    presets = []
+    for first in range(0, count, solver.steps):  # a mel takes as many as the preset has
+        # Times that the bundle's table has.
+        grid = [*solver.grid[: min(count - first, solver.steps)], 1.0]
+        presets.append(
+            msgspec.structs.replace(
+                solver, method="euler", steps=len(grid) - 1, grid=grid, guidance_range=(0.0, 1.0)
+            )
+        )
+        # Computes the prompt, which is kept.
+        stages.flow_stream(**voice, preset=presets[-1], window_seconds=1.0)
 
-    return lambda: stages.tokens_to_mel(utterance.tokens, **voice)
+    def call() -> Floats:
+        for preset in presets:
+            mel = stages.tokens_to_mel(utterance.tokens, **voice, preset=preset)
+        return mel
+
+    return call
 
 
 def _waveform(stages: Stages, utterance: Utterance, count: int) -> Callable[[], Floats]:

@@ -352,9 +352,9 @@ class BundleStages(ComposedStages):
         """Whether what streams with a window, and whole speech with a cached prompt, need of this
         prompt is there, in memory or in the user's cache.
         """
-        voice = (prompt_tokens, prompt_mel, embedding)
-        path = self._prompt_files.path(prompt_digest(*voice), False, preset)
-        return self._prompts.has(*voice, False, preset) or bool(path and path.is_file())
+        voice = prompt_digest(prompt_tokens, prompt_mel, embedding)
+        path = self._prompt_files.path(voice, False, preset)
+        return self._prompts.has(voice, False, preset) or bool(path and path.is_file())
 
     def prefill_prompt(
         self,

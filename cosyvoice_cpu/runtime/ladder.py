@@ -181,9 +181,9 @@ class ComponentGraphs:
 
         Raises: SynthesisError if the ladder ends below.
         """
-        size = size_for(frames, self.sizes) if self.sizes else None
-        if self.sizes and size is None:
+        if self.sizes:
             self.require_frames(frames)
+        size = size_for(frames, self.sizes) if self.sizes else None
         with self._ladder.use(variant, size) as graph:
             yield graph, frames if size is None else size
 

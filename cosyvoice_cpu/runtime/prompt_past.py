@@ -75,16 +75,8 @@ class PromptPasts:
                 self._kept.popitem(last=False)
             return past
 
-    def has(
-        self,
-        prompt_tokens: Sequence[int],
-        prompt_mel: Floats,
-        embedding: Floats,
-        exact: bool,
-        preset: SolverPreset,
-    ) -> bool:
-        """Whether `get` would find it."""
-        voice = prompt_digest(prompt_tokens, prompt_mel, embedding)
+    def has(self, voice: bytes, exact: bool, preset: SolverPreset) -> bool:
+        """Whether `get` would find the prompt with the digest `voice`."""
         with self._lock:
             return _key(voice, exact, preset) in self._kept
 

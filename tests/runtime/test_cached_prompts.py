@@ -148,5 +148,12 @@ def test_its_steps_can_be_timed(stages) -> None:
     utterance = random_utterances(stages.manifest, prompt=30, tokens=20)[0]
     call = repeatable_call(stages, "solver_step", utterance, 2, "cached")
     assert call().shape == (80, 40)  # of the target alone
+    solved: list[int] = []
+    solve = stages.tokens_to_mel
+    stages.tokens_to_mel = lambda *args, preset, **rest: (
+        solved.append(preset.steps) or solve(*args, preset=preset, **rest)
+    )
+    repeatable_call(stages, "solver_step", utterance, 23, "cached")()
+    assert solved == [10, 10, 3]
     plain = repeatable_call(stages, "solver_step", utterance, 2, "default")
     assert plain().shape == (2, 80, 100)
